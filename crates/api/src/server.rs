@@ -1,0 +1,111 @@
+//! The server: connections, their limits, and their end.
+
+use crate::fault::Fault;
+use crate::host_check::{self, HostCheck};
+use crate::stall::StallLimit;
+use crate::{
+    ApiConfig, HEAD_BYTES_MAX, HEAD_WAIT_MAX, REFUSALS_MAX, SHUTDOWN_GRACE, WRITE_STALL_MAX,
+};
+use axum::Router;
+use axum::middleware;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long to wait after `accept` failed, which happens when the process has no file handle left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `router` until `config.shutdown` fires, then returns within [`SHUTDOWN_GRACE`].
+///
+/// `config` is the one that [`router`](crate::router()) was made with. Every route of `router`, also those merged
+/// into it, is guarded against calls from foreign web pages. The connections are tasks of this future: dropping it
+/// ends them.
+///
+/// # Errors
+///
+/// Only when the listener does not know its own address.
+pub async fn serve(listener: TcpListener, router: Router, config: ApiConfig) -> io::Result<()> {
+    let check = Arc::new(HostCheck::new(
+        listener.local_addr()?.ip(),
+        &config.allowed_hosts,
+    ));
+    let router = router.layer(middleware::from_fn_with_state(check, host_check::guard));
+    let mut connections = JoinSet::new();
+    while let Some(stream) = accept(&listener, &config.shutdown).await {
+        while connections.try_join_next().is_some() {}
+        let router = match connections.len() {
+            open if open < config.connections_max => router.clone(),
+            open if open < config.connections_max + REFUSALS_MAX => {
+                refusing(config.connections_max)
+            }
+            _ => continue,
+        };
+        connections.spawn(connection(stream, router, config.shutdown.clone()));
+    }
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(SHUTDOWN_GRACE, all).await.is_err() {
+        tracing::info!(
+            open = connections.len(),
+            "cutting connections that did not end in time"
+        );
+        connections.shutdown().await;
+    }
+    Ok(())
+}
+
+/// The next connection, or `None` when the server ends.
+async fn accept(listener: &TcpListener, shutdown: &CancellationToken) -> Option<TcpStream> {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return None,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _peer)) => return Some(stream),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// What a connection beyond the limit hears.
+fn refusing(connections_max: usize) -> Router {
+    Router::new().fallback(move || async move {
+        let why = format!("{connections_max} connections are open already; close idle ones");
+        ([("connection", "close")], Fault::overloaded(why))
+    })
+}
+
+/// Serves one connection to its end.
+async fn connection(stream: TcpStream, router: Router, shutdown: CancellationToken) {
+    // A token is a small packet that must not wait for the next one; without the option it is only slower.
+    let _ = stream.set_nodelay(true);
+    let io = TokioIo::new(StallLimit::new(stream, WRITE_STALL_MAX));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WAIT_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(io, TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}

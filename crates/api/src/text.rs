@@ -1,0 +1,287 @@
+//! Token bytes to text.
+//!
+//! A token's bytes may end within a character, and a stop string may begin in one token and end in another. So
+//! [`TextStream`] holds back two things: bytes that may still become a character, and text that may still become a stop
+//! string. What comes out does not depend on how the bytes were split into tokens: it equals
+//! [`String::from_utf8_lossy`] of them all, cut before the stop string that is complete first (of several that end at
+//! the same place, before the longest).
+
+/// Turns the tokens of one answer into text.
+#[derive(Debug)]
+pub struct TextStream {
+    stops: Vec<String>,
+    /// An incomplete character at the end of what came: at most 3 bytes.
+    partial: Vec<u8>,
+    /// Text that may be the beginning of a stop string.
+    held: String,
+    stopped: bool,
+}
+
+/// What a token added.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Released {
+    /// Text that is certain now; often empty.
+    pub text: String,
+    /// Whether a stop string came. It and what follows is no part of the text, and further tokens add nothing.
+    pub stopped: bool,
+}
+
+impl TextStream {
+    /// Begins an answer that ends before the first of `stops`. Empty stop strings are ignored.
+    #[must_use]
+    pub fn new(mut stops: Vec<String>) -> Self {
+        stops.retain(|stop| !stop.is_empty());
+        Self {
+            stops,
+            partial: Vec::new(),
+            held: String::new(),
+            stopped: false,
+        }
+    }
+
+    /// Adds a token's bytes.
+    pub fn push(&mut self, piece: &[u8]) -> Released {
+        if self.stopped {
+            return Released {
+                text: String::new(),
+                stopped: true,
+            };
+        }
+        self.partial.extend_from_slice(piece);
+        let searched = self.held.len();
+        self.decode();
+        if let Some(begin) = self.find_stop(searched) {
+            self.stopped = true;
+            self.partial.clear();
+            self.held.truncate(begin);
+            return Released {
+                text: std::mem::take(&mut self.held),
+                stopped: true,
+            };
+        }
+        let kept = self
+            .held
+            .split_off(self.held.len() - self.stop_prefix_bytes());
+        Released {
+            text: std::mem::replace(&mut self.held, kept),
+            stopped: false,
+        }
+    }
+
+    /// Ends the answer: what was held back. An incomplete character becomes U+FFFD.
+    #[must_use]
+    pub fn finish(mut self) -> Released {
+        if self.stopped {
+            return Released {
+                text: String::new(),
+                stopped: true,
+            };
+        }
+        let searched = self.held.len();
+        self.held.push_str(&String::from_utf8_lossy(&self.partial));
+        let begin = self.find_stop(searched);
+        self.held.truncate(begin.unwrap_or(self.held.len()));
+        Released {
+            text: self.held,
+            stopped: begin.is_some(),
+        }
+    }
+
+    /// Moves all that can be decided from `partial` to `held`.
+    fn decode(&mut self) {
+        let mut undecided = 0;
+        let mut chunks = self.partial.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            self.held.push_str(chunk.valid());
+            let last = chunks.peek().is_none();
+            if last && may_be_completed(chunk.invalid()) {
+                undecided = chunk.invalid().len();
+            } else if !chunk.invalid().is_empty() {
+                self.held.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        self.partial.drain(..self.partial.len() - undecided);
+    }
+
+    /// Where the stop string begins that is complete first. Up to `searched` there is none.
+    fn find_stop(&self, searched: usize) -> Option<usize> {
+        let first_end = |stop: &String| {
+            // A stop that ends after `searched` begins at most its own length before it.
+            let mut from = (searched + 1).saturating_sub(stop.len());
+            while !self.held.is_char_boundary(from) {
+                from -= 1;
+            }
+            let begin = from + self.held[from..].find(stop.as_str())?;
+            Some((begin + stop.len(), begin))
+        };
+        self.stops
+            .iter()
+            .filter_map(first_end)
+            .min()
+            .map(|(_, begin)| begin)
+    }
+
+    /// The length of the longest end of `held` with which a stop string begins.
+    fn stop_prefix_bytes(&self) -> usize {
+        let held = self.held.as_bytes();
+        let longest = |stop: &String| {
+            let most = held.len().min(stop.len() - 1);
+            (1..=most)
+                .rev()
+                .find(|&n| held.ends_with(&stop.as_bytes()[..n]))
+        };
+        self.stops.iter().filter_map(longest).max().unwrap_or(0)
+    }
+}
+
+/// Whether bytes that are not a character yet can become one when more bytes follow.
+fn may_be_completed(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What comes out after each piece, and at the end.
+    fn steps(stops: &[&str], pieces: &[&[u8]]) -> Vec<String> {
+        let mut stream = TextStream::new(stops.iter().map(ToString::to_string).collect());
+        let mut out: Vec<_> = pieces.iter().map(|piece| stream.push(piece).text).collect();
+        out.push(stream.finish().text);
+        out
+    }
+
+    #[track_caller]
+    fn check(stops: &[&str], pieces: &[&[u8]], expected: &[&str]) {
+        assert_eq!(steps(stops, pieces), expected);
+    }
+
+    #[test]
+    fn characters_come_out_whole() {
+        check(&[], &[b"a", b"b"], &["a", "b", ""]);
+        check(&[], &[b"\xC3", b"\xA9!"], &["", "é!", ""]);
+        check(
+            &[],
+            &[b"x\xF0\x9F", b"\x98", b"\x80y"],
+            &["x", "", "😀y", ""],
+        );
+        check(&[], &[b"", b""], &["", "", ""]);
+    }
+
+    #[test]
+    fn invalid_bytes_become_one_mark_as_soon_as_they_are_hopeless() {
+        check(&[], &[b"a\xFF", b"b"], &["a\u{FFFD}", "b", ""]);
+        check(&[], &[b"\xC3", b"("], &["", "\u{FFFD}(", ""]);
+        check(
+            &[],
+            &[b"\xF0\x9F", b"\xF0\x9F"],
+            &["", "\u{FFFD}", "\u{FFFD}"],
+        );
+        check(&[], &[b"\xE2\x82"], &["", "\u{FFFD}"]);
+        check(
+            &[],
+            &[b"\xED", b"\xA0\x80"],
+            &["", "\u{FFFD}\u{FFFD}\u{FFFD}", ""],
+        );
+    }
+
+    #[test]
+    fn a_stop_string_ends_the_text_and_is_not_part_of_it() {
+        check(&["STOP"], &[b"go STOP on"], &["go ", ""]);
+        check(
+            &["STOP"],
+            &[b"go S", b"TO", b"P on", b"more"],
+            &["go ", "", "", "", ""],
+        );
+        check(&["\n\n"], &[b"a\n", b"\nb"], &["a", "", ""]);
+        check(&["é"], &[b"caf\xC3", b"\xA9s"], &["caf", "", ""]);
+        check(&["\u{FFFD}"], &[b"a\xE2\x82"], &["a", ""]);
+    }
+
+    #[test]
+    fn what_turns_out_not_to_be_a_stop_is_not_lost() {
+        check(&["STOP"], &[b"ST", b"AY"], &["", "STAY", ""]);
+        check(&["STOP"], &[b"ST"], &["", "ST"]);
+        check(&["aab"], &[b"aaa", b"b"], &["a", "", ""]);
+        check(
+            &["aab"],
+            &[b"a", b"a", b"a", b"c"],
+            &["", "", "a", "aac", ""],
+        );
+    }
+
+    #[test]
+    fn of_several_stops_the_first_complete_one_counts_and_then_the_longest() {
+        check(&["abcd", "bc"], &[b"abcd"], &["a", ""]);
+        check(&["bc", "abc"], &[b"xabc"], &["x", ""]);
+        check(&["x", ""], &[b"ax"], &["a", ""]);
+    }
+
+    #[test]
+    fn after_a_stop_nothing_comes_and_it_stays_known() {
+        let mut stream = TextStream::new(vec!["x".into()]);
+        assert!(stream.push(b"ax").stopped);
+        let nothing = Released {
+            text: String::new(),
+            stopped: true,
+        };
+        assert_eq!(stream.push(b"b"), nothing);
+        assert_eq!(stream.finish(), nothing);
+        let mut late = TextStream::new(vec!["\u{FFFD}".into()]);
+        assert!(!late.push(b"\xC3").stopped);
+        assert!(late.finish().stopped);
+    }
+
+    /// The same by looking at the whole.
+    fn naive(bytes: &[u8], stops: &[String]) -> (String, bool) {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        for (at, char) in text.char_indices() {
+            let end = at + char.len_utf8();
+            let longest = stops
+                .iter()
+                .filter(|stop| !stop.is_empty() && text[..end].ends_with(stop.as_str()))
+                .map(String::len)
+                .max();
+            if let Some(bytes) = longest {
+                return (text[..end - bytes].to_owned(), true);
+            }
+        }
+        (text, false)
+    }
+
+    fn few_letters() -> impl Strategy<Value = String> {
+        proptest::collection::vec(prop_oneof!["a", "b", "é", "😀"], 0..5).prop_map(|v| v.concat())
+    }
+
+    fn mostly_text() -> impl Strategy<Value = Vec<u8>> {
+        let letter = prop_oneof![
+            6 => few_letters().prop_map(String::into_bytes),
+            1 => proptest::collection::vec(any::<u8>(), 1..3),
+            1 => Just(b"\xF0\x9F".to_vec()),
+        ];
+        proptest::collection::vec(letter, 0..12).prop_map(|v| v.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn the_split_into_tokens_does_not_matter(
+            bytes in mostly_text(),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
+            stops in proptest::collection::vec(few_letters(), 0..3),
+        ) {
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let mut stream = TextStream::new(stops.clone());
+            let mut text = String::new();
+            for pair in cuts.windows(2) {
+                text += &stream.push(&bytes[pair[0]..pair[1]]).text;
+            }
+            let end = stream.finish();
+            text += &end.text;
+            prop_assert_eq!((text, end.stopped), naive(&bytes, &stops));
+        }
+    }
+}

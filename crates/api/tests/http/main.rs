@@ -1,0 +1,11 @@
+//! The face over real connections: what clients read, what they are refused, how answers end early.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy knows test functions, but not what they call"
+)]
+
+mod answers;
+mod endings;
+mod refusals;
+mod server;

@@ -1,0 +1,256 @@
+//! A loaded model file and its vocabulary.
+
+use super::{start, take_errors};
+use llama_cpp_sys_2 as sys;
+use proto::host::ChatMessage;
+use std::ffi::{CStr, CString, c_char};
+use std::ptr::NonNull;
+
+/// Why a model file was not loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("llama.cpp cannot load {file}: {why}")]
+pub struct LoadError {
+    /// The first file.
+    pub file: String,
+    /// What llama.cpp said.
+    pub why: String,
+}
+
+/// Why text could not be turned into tokens or a prompt.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// This stage has no vocabulary.
+    #[error("this stage has no vocabulary")]
+    NoVocabulary,
+    /// More than `i32::MAX` tokens or bytes.
+    #[error("the text is too long for the tokenizer")]
+    TooLong,
+    /// The model's chat template is missing, or of a kind that is not known.
+    #[error("the model's chat template is {0}; send a prompt in the model's own format instead")]
+    Template(&'static str),
+}
+
+/// A model in memory (mapped from its file).
+#[derive(Debug)]
+pub struct Model {
+    raw: NonNull<sys::llama_model>,
+}
+
+impl Model {
+    /// Loads a model from its file, or from the splits of one in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] with llama.cpp's own words.
+    pub fn load(files: &[String]) -> Result<Self, LoadError> {
+        start();
+        let name = files.first().cloned().unwrap_or_default();
+        let fault = |why: String| LoadError { file: name.clone(), why };
+        let paths: Vec<CString> = files
+            .iter()
+            .map(|file| CString::new(file.as_str()))
+            .collect::<Result<_, _>>()
+            .map_err(|_| fault("its name contains a zero byte".into()))?;
+        let mut pointers: Vec<*const c_char> = paths.iter().map(|path| path.as_ptr()).collect();
+        take_errors();
+        // SAFETY: the pointers refer to terminated strings that outlive the call.
+        let raw = unsafe {
+            let mut params = sys::llama_model_default_params();
+            params.n_gpu_layers = 0;
+            match pointers.as_mut_slice() {
+                [] => return Err(fault("no file was named".into())),
+                [one] => sys::llama_model_load_from_file(*one, params),
+                many => sys::llama_model_load_from_splits(many.as_mut_ptr(), many.len(), params),
+            }
+        };
+        NonNull::new(raw).map(|raw| Self { raw }).ok_or_else(|| fault(take_errors()))
+    }
+
+    pub(super) fn raw(&self) -> *mut sys::llama_model {
+        self.raw.as_ptr()
+    }
+
+    fn vocab(&self) -> *const sys::llama_vocab {
+        // SAFETY: the model is loaded; the vocabulary lives as long as it.
+        unsafe { sys::llama_model_get_vocab(self.raw()) }
+    }
+
+    /// `general.architecture`.
+    #[must_use]
+    pub fn architecture(&self) -> String {
+        self.meta("general.architecture").unwrap_or_default()
+    }
+
+    fn meta(&self, key: &str) -> Option<String> {
+        let key = CString::new(key).ok()?;
+        let mut buffer = [0u8; 256];
+        // SAFETY: writes at most the given length, terminated.
+        let length = unsafe {
+            sys::llama_model_meta_val_str(
+                self.raw(),
+                key.as_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+            )
+        };
+        let text = buffer.get(..usize::try_from(length).ok()?)?;
+        Some(String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// How many layers the file holds.
+    #[must_use]
+    pub fn layers(&self) -> u32 {
+        // SAFETY: the model is loaded.
+        unsafe { sys::llama_model_n_layer(self.raw()) as u32 }
+    }
+
+    /// Numbers in an activation row.
+    #[must_use]
+    pub fn embedding_length(&self) -> u32 {
+        // SAFETY: the model is loaded.
+        unsafe { sys::llama_model_n_embd(self.raw()) as u32 }
+    }
+
+    /// Positions that the model was trained for.
+    #[must_use]
+    pub fn positions_trained(&self) -> u32 {
+        // SAFETY: the model is loaded.
+        unsafe { sys::llama_model_n_ctx_train(self.raw()) as u32 }
+    }
+
+    /// Whether a cache can be cut back to any length.
+    #[must_use]
+    pub fn trims(&self) -> bool {
+        // SAFETY: the model is loaded.
+        unsafe {
+            !sys::llama_model_is_recurrent(self.raw()) && !sys::llama_model_is_hybrid(self.raw())
+        }
+    }
+
+    /// Numbers in a row of logits; 0 without a vocabulary.
+    #[must_use]
+    pub fn vocabulary(&self) -> u32 {
+        // SAFETY: the vocabulary belongs to the loaded model.
+        unsafe {
+            match sys::llama_vocab_type(self.vocab()) {
+                sys::LLAMA_VOCAB_TYPE_NONE => 0,
+                _ => sys::llama_vocab_n_tokens(self.vocab()) as u32,
+            }
+        }
+    }
+
+    /// Text to tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`TextError`] without a vocabulary, or for text over 2 GiB.
+    pub fn tokenize(&self, text: &str, special: bool, parse: bool) -> Result<Vec<i32>, TextError> {
+        if self.vocabulary() == 0 {
+            return Err(TextError::NoVocabulary);
+        }
+        let bytes = i32::try_from(text.len()).map_err(|_| TextError::TooLong)?;
+        // A token takes at least one byte of text, but for the special ones at the ends.
+        let mut tokens = vec![0i32; text.len() + 8];
+        let room = i32::try_from(tokens.len()).map_err(|_| TextError::TooLong)?;
+        // SAFETY: writes at most `room` tokens; the text's length is given.
+        let count = unsafe {
+            let start = text.as_ptr().cast();
+            let out = tokens.as_mut_ptr();
+            sys::llama_tokenize(self.vocab(), start, bytes, out, room, special, parse)
+        };
+        tokens.truncate(usize::try_from(count).map_err(|_| TextError::TooLong)?);
+        Ok(tokens)
+    }
+
+    /// The bytes of a token's text; empty for control tokens.
+    #[must_use]
+    pub fn piece(&self, token: i32) -> Vec<u8> {
+        let mut buffer = vec![0u8; 64];
+        loop {
+            let room = buffer.len() as i32;
+            // SAFETY: writes at most `room` bytes.
+            let count = unsafe {
+                let out = buffer.as_mut_ptr().cast();
+                sys::llama_token_to_piece(self.vocab(), token, out, room, 0, false)
+            };
+            match usize::try_from(count) {
+                Ok(count) => {
+                    buffer.truncate(count);
+                    return buffer;
+                }
+                Err(_) => buffer.resize(count.unsigned_abs() as usize, 0),
+            }
+        }
+    }
+
+    /// Whether a token is in the vocabulary.
+    #[must_use]
+    pub fn knows(&self, token: i32) -> bool {
+        u32::try_from(token).is_ok_and(|token| token < self.vocabulary())
+    }
+
+    /// Whether a token ends a generation.
+    #[must_use]
+    pub fn ends(&self, token: i32) -> bool {
+        // SAFETY: the token came from this vocabulary.
+        unsafe { sys::llama_vocab_is_eog(self.vocab(), token) }
+    }
+
+    /// A conversation as the model's prompt, ending where the assistant's words begin.
+    ///
+    /// # Errors
+    ///
+    /// [`TextError::Template`] when the model has no template, or one that llama.cpp's C interface does not know.
+    pub fn render(&self, messages: &[ChatMessage]) -> Result<String, TextError> {
+        // SAFETY: returns null or a terminated string that lives as long as the model.
+        let template = unsafe { sys::llama_model_chat_template(self.raw(), std::ptr::null()) };
+        if template.is_null() {
+            return Err(TextError::Template("missing"));
+        }
+        let texts: Vec<(CString, CString)> = messages
+            .iter()
+            .map(|m| (without_zeros(&m.role), without_zeros(&m.content)))
+            .collect();
+        let chat: Vec<sys::llama_chat_message> = texts
+            .iter()
+            .map(|(role, content)| sys::llama_chat_message {
+                role: role.as_ptr(),
+                content: content.as_ptr(),
+            })
+            .collect();
+        let mut buffer = vec![0u8; 1024];
+        loop {
+            let room = i32::try_from(buffer.len()).map_err(|_| TextError::TooLong)?;
+            // SAFETY: writes at most `room` bytes; template and messages are terminated and outlive the call.
+            let length = unsafe {
+                let out = buffer.as_mut_ptr().cast();
+                sys::llama_chat_apply_template(template, chat.as_ptr(), chat.len(), true, out, room)
+            };
+            let length = usize::try_from(length)
+                .map_err(|_| TextError::Template("not one that this build can apply"))?;
+            if length <= buffer.len() {
+                buffer.truncate(length);
+                return Ok(String::from_utf8_lossy(&buffer).into_owned());
+            }
+            buffer.resize(length, 0);
+        }
+    }
+
+    /// The text of a C string that llama.cpp made.
+    pub(super) fn type_name(kind: sys::ggml_type) -> String {
+        // SAFETY: returns a terminated string in static storage for every type.
+        unsafe { CStr::from_ptr(sys::ggml_type_name(kind)) }.to_string_lossy().into_owned()
+    }
+}
+
+/// C strings end at a zero byte; a zero in a message becomes U+FFFD rather than cutting it short.
+fn without_zeros(text: &str) -> CString {
+    CString::new(text.replace('\0', "\u{fffd}")).expect("zeros were replaced")
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        // SAFETY: made by a load function; contexts hold an `Rc` of the model and are gone.
+        unsafe { sys::llama_model_free(self.raw.as_ptr()) }
+    }
+}

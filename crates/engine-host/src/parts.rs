@@ -1,0 +1,342 @@
+//! The parts of a model that a process holds, and the sessions in them.
+//!
+//! A session takes one sequence index in every part, so that head and tail of one request agree on it.
+
+use crate::llama::{
+    Context, ContextSpec, Input, LoadError, Model, Pool, Slice, StepError, Wanted, cpu_class,
+};
+use proto::host::{LoadSpec, Loaded, Role, SESSIONS_MAX};
+use proto::ids::SessionId;
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+
+/// The longest context that is set up when none is asked for, in positions.
+const POSITIONS_DEFAULT_MAX: u32 = 4096;
+/// The most rows of one step.
+pub const STEP_ROWS_MAX: u32 = 2048;
+
+/// Why parts were not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum PartsError {
+    /// A file cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// No context can be made, most often for want of memory.
+    #[error("no context for {positions} positions × {sessions} sessions: {why}")]
+    Context {
+        /// Positions of each session.
+        positions: u32,
+        /// Sessions.
+        sessions: u32,
+        /// llama.cpp's words.
+        why: String,
+    },
+    /// The specification makes no sense.
+    #[error("{0}")]
+    Spec(&'static str),
+}
+
+/// Why a session cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Every sequence is in use.
+    #[error("all {0} sessions are in use")]
+    Full(u32),
+    /// The session is not open.
+    #[error("the session is not open")]
+    Unknown,
+    /// The position is not the end of the cache.
+    #[error("position {position} is not the cache's end, {length}")]
+    Position {
+        /// What was asked.
+        position: u32,
+        /// Where the cache ends.
+        length: u32,
+    },
+    /// The rows do not fit behind the position.
+    #[error("{rows} rows at position {position} do not fit into {positions_max} positions")]
+    TooLong {
+        /// First position.
+        position: u32,
+        /// How many rows.
+        rows: u32,
+        /// Positions of a session.
+        positions_max: u32,
+    },
+    /// The cache cannot be cut back.
+    #[error("this model's cache cannot be cut back to {0}")]
+    Untrimmable(u32),
+    /// No such part was loaded.
+    #[error("no {0:?} was loaded here")]
+    NoPart(Role),
+}
+
+#[derive(Debug)]
+struct Part {
+    role: Role,
+    context: Context,
+    /// Positions in the cache, by sequence.
+    lengths: Vec<u32>,
+}
+
+/// One row or several of a session in a step.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionSlice<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The position of the first row.
+    pub position: u32,
+    /// The rows.
+    pub input: Input<'a>,
+    /// What comes out.
+    pub wanted: Wanted,
+}
+
+/// All parts of a process.
+#[derive(Debug)]
+pub struct Parts {
+    parts: Vec<Part>,
+    sequences: HashMap<SessionId, u32>,
+    free: BTreeSet<u32>,
+    positions_max: u32,
+    sessions_max: u32,
+    step_rows_max: u32,
+    pool: Rc<Pool>,
+}
+
+impl Parts {
+    /// Loads every part of a specification on a pool of `threads_max` threads.
+    ///
+    /// # Errors
+    ///
+    /// [`PartsError`].
+    pub fn load(spec: &LoadSpec, threads_max: u32) -> Result<Self, PartsError> {
+        if spec.parts.is_empty() {
+            return Err(PartsError::Spec("no part is named"));
+        }
+        if !(1..=SESSIONS_MAX).contains(&spec.sessions_max) {
+            return Err(PartsError::Spec("sessions_max is out of range"));
+        }
+        let pool = Rc::new(Pool::new(threads_max));
+        let models = spec
+            .parts
+            .iter()
+            .map(|part| Model::load(&part.files).map(Rc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let trained = models.iter().map(|m| m.positions_trained()).min().unwrap_or(0);
+        let positions_max = match spec.positions_max {
+            0 => trained.clamp(1, POSITIONS_DEFAULT_MAX),
+            asked => asked,
+        };
+        let step_rows_max = spec.step_rows_max.clamp(1, STEP_ROWS_MAX);
+        let mut parts = Vec::new();
+        for (part, model) in spec.parts.iter().zip(models) {
+            let context_spec = ContextSpec {
+                numerics: spec.numerics,
+                positions_max,
+                sequences: spec.sessions_max,
+                step_rows_max,
+                activations_out: matches!(part.role, Role::Head | Role::Middle),
+            };
+            let context =
+                Context::new(model, pool.clone(), context_spec).map_err(|why| {
+                    let sessions = spec.sessions_max;
+                    PartsError::Context { positions: positions_max, sessions, why }
+                })?;
+            let lengths = vec![0; spec.sessions_max as usize];
+            parts.push(Part { role: part.role, context, lengths });
+        }
+        Ok(Self {
+            parts,
+            sequences: HashMap::new(),
+            free: (0..spec.sessions_max).collect(),
+            positions_max,
+            sessions_max: spec.sessions_max,
+            step_rows_max,
+            pool,
+        })
+    }
+
+    /// What was loaded, for the node.
+    #[must_use]
+    pub fn loaded(&self, spec: &LoadSpec) -> Loaded {
+        let context = &self.parts[0].context;
+        let model = context.model();
+        Loaded {
+            architecture: model.architecture(),
+            embedding_length: model.embedding_length(),
+            vocabulary: self.parts.iter().map(|p| p.context.model().vocabulary()).max().unwrap_or(0),
+            positions_max: self.positions_max,
+            positions_trained: model.positions_trained(),
+            build: crate::llama::BUILD.to_owned(),
+            cpu_class: cpu_class(),
+            kv_type: context.kv_type().to_owned(),
+            flash_attention: spec.numerics == proto::model::Numerics::Throughput,
+        }
+    }
+
+    /// The model that knows tokens: whole, head or tail.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        self.parts[0].context.model()
+    }
+
+    /// Positions of each session.
+    #[must_use]
+    pub fn positions_max(&self) -> u32 {
+        self.positions_max
+    }
+
+    /// Rows of one step at most.
+    #[must_use]
+    pub fn step_rows_max(&self) -> u32 {
+        self.step_rows_max
+    }
+
+    /// Open sessions.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sequences.len()
+    }
+
+    /// Threads of the pool.
+    #[must_use]
+    pub fn threads_max(&self) -> u32 {
+        self.pool.threads_max()
+    }
+
+    /// Sets how many threads the next steps use.
+    pub fn set_threads(&mut self, threads: u32) {
+        for part in &mut self.parts {
+            part.context.set_threads(threads);
+        }
+    }
+
+    fn part(&self, role: Role) -> Result<&Part, SessionError> {
+        self.parts.iter().find(|part| part.role == role).ok_or(SessionError::NoPart(role))
+    }
+
+    /// Numbers in a row that comes out of a part.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoPart`].
+    pub fn row_length(&self, role: Role) -> Result<usize, SessionError> {
+        Ok(self.part(role)?.context.row_length())
+    }
+
+    /// Checks that rows may be computed, and opens the session when it is new and they begin at 0.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`]; nothing has changed then.
+    pub fn admit(
+        &mut self,
+        session: SessionId,
+        role: Role,
+        position: u32,
+        rows: u32,
+    ) -> Result<(), SessionError> {
+        let part = self.part(role)?;
+        let sequence = self.sequences.get(&session).copied();
+        let length = sequence.map_or(0, |s| part.lengths[s as usize]);
+        if position != length {
+            return Err(SessionError::Position { position, length });
+        }
+        let positions_max = self.positions_max;
+        if position.checked_add(rows).is_none_or(|end| end > positions_max) {
+            return Err(SessionError::TooLong { position, rows, positions_max });
+        }
+        if sequence.is_none() {
+            let sequence = self.free.pop_first().ok_or(SessionError::Full(self.sessions_max))?;
+            self.sequences.insert(session, sequence);
+        }
+        Ok(())
+    }
+
+    /// Positions in a session's cache in a part; 0 when it is not open.
+    #[must_use]
+    pub fn length(&self, session: SessionId, role: Role) -> u32 {
+        match (self.sequences.get(&session), self.part(role)) {
+            (Some(sequence), Ok(part)) => part.lengths[*sequence as usize],
+            _ => 0,
+        }
+    }
+
+    /// Computes one step in a part: one long slice, or one row each of several sessions. Every slice was admitted.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError`]; the caches are then cut back to where they were.
+    pub fn step(
+        &mut self,
+        role: Role,
+        slices: &[SessionSlice<'_>],
+    ) -> Result<Vec<Vec<f32>>, StepError> {
+        let sequences = &self.sequences;
+        let part = self.parts.iter_mut().find(|part| part.role == role);
+        let part = part.expect("runs are admitted before they are computed");
+        let mut order: Vec<usize> = (0..slices.len()).collect();
+        order.sort_by_key(|&i| sequences[&slices[i].session]);
+        let sorted: Vec<Slice<'_>> = order
+            .iter()
+            .map(|&i| Slice {
+                sequence: sequences[&slices[i].session],
+                position: slices[i].position,
+                input: slices[i].input,
+                wanted: slices[i].wanted,
+            })
+            .collect();
+        match part.context.step(&sorted) {
+            Ok(rows) => {
+                for slice in &sorted {
+                    part.lengths[slice.sequence as usize] += part.context.rows_of(slice) as u32;
+                }
+                let mut out = vec![Vec::new(); slices.len()];
+                for (at, values) in order.into_iter().zip(rows) {
+                    out[at] = values;
+                }
+                Ok(out)
+            }
+            Err(error) => {
+                for slice in &sorted {
+                    part.context.trim(slice.sequence, slice.position);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Cuts a session's caches back to `length` positions in every part that has more.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Unknown`], or [`SessionError::Untrimmable`] for recurrent models.
+    pub fn trim(&mut self, session: SessionId, length: u32) -> Result<(), SessionError> {
+        let sequence = *self.sequences.get(&session).ok_or(SessionError::Unknown)?;
+        for part in &mut self.parts {
+            let at = &mut part.lengths[sequence as usize];
+            if *at <= length {
+                continue;
+            }
+            if (length > 0 && !part.context.model().trims())
+                || !part.context.trim(sequence, length)
+            {
+                return Err(SessionError::Untrimmable(length));
+            }
+            *at = length;
+        }
+        Ok(())
+    }
+
+    /// Forgets a session; unknown ones are ignored.
+    pub fn close(&mut self, session: SessionId) {
+        if let Some(sequence) = self.sequences.remove(&session) {
+            for part in &mut self.parts {
+                part.context.trim(sequence, 0);
+                part.lengths[sequence as usize] = 0;
+            }
+            self.free.insert(sequence);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Our end of the pipe to one engine-host.
+
+use crate::EngineError;
+use bytes::Bytes;
+use proto::codec;
+use proto::host::{
+    Answer, Call, ChatMessage, LoadSpec, Loaded, Output, Reply, Run, Stats, Task, Tokenize, Trim,
+};
+use proto::ids::SessionId;
+use proto::packet::{self, PREFIX_BYTES, Prefix};
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+/// Calls that may wait to be written; more make callers wait.
+const CALLS_QUEUED_MAX: usize = 256;
+/// Drops of sessions that may wait to be written: many more than an engine-host has sessions.
+const DROPS_QUEUED_MAX: usize = 16 * proto::host::SESSIONS_MAX as usize;
+
+type Delivery = Result<(Answer, Bytes), EngineError>;
+
+/// Callers by the number of their call; `None` once the pipe is closed.
+type Waiting = Arc<Mutex<Option<HashMap<u64, mpsc::Sender<Delivery>>>>>;
+
+/// The answers to one call, in order.
+#[derive(Debug)]
+pub struct Answers {
+    mailbox: mpsc::Receiver<Delivery>,
+}
+
+impl Answers {
+    /// The next answer and its payload; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] when the engine refused, failed or died. Nothing follows then.
+    pub async fn next(&mut self) -> Option<Result<(Answer, Bytes), EngineError>> {
+        self.mailbox.recv().await
+    }
+
+    /// The only answer.
+    async fn only(mut self) -> Result<(Answer, Bytes), EngineError> {
+        self.next().await.unwrap_or(Err(EngineError::OutOfTurn))
+    }
+}
+
+/// A living engine-host.
+#[derive(Debug)]
+pub struct Host {
+    calls: mpsc::Sender<Bytes>,
+    drops: mpsc::Sender<Bytes>,
+    waiting: Waiting,
+    next_id: AtomicU64,
+    loaded: std::sync::OnceLock<Loaded>,
+}
+
+impl Host {
+    /// Takes over the pipe; two tasks serve it until it closes.
+    pub(crate) fn over(pipe: UnixStream) -> (Arc<Self>, impl Future<Output = io::Result<()>>) {
+        let (read, write) = pipe.into_split();
+        let (calls, queued) = mpsc::channel(CALLS_QUEUED_MAX);
+        let (drops, dropped) = mpsc::channel(DROPS_QUEUED_MAX);
+        let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        let writer = tokio::spawn(write_calls(write, queued, dropped));
+        let readers = waiting.clone();
+        let serve = async move {
+            let ended = read_replies(read, &readers).await;
+            writer.abort();
+            ended
+        };
+        let loaded = std::sync::OnceLock::new();
+        (Arc::new(Self { calls, drops, waiting, next_id: AtomicU64::new(1), loaded }), serve)
+    }
+
+    /// Tells every caller that waits, and every later one, that the process ended.
+    pub(crate) fn bury(&self, why: &str) {
+        let waiting = self.waiting.lock().ok().and_then(|mut waiting| waiting.take());
+        for mailbox in waiting.into_iter().flatten().map(|(_, mailbox)| mailbox) {
+            let _ = mailbox.try_send(Err(EngineError::Died(why.to_owned())));
+        }
+    }
+
+    async fn call(&self, task: Task, payload: &[u8], answers: usize) -> Result<Answers, EngineError> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let bytes = packet::encode(&Call { id, task }, payload);
+        // One place more than answers, for the news that the process ended.
+        let (mailbox, receiver) = mpsc::channel(answers + 1);
+        let dead = || EngineError::Died("it ended before this call".into());
+        match self.waiting.lock().ok().as_deref_mut() {
+            Some(Some(waiting)) => waiting.insert(id, mailbox),
+            _ => return Err(dead()),
+        };
+        self.calls.send(bytes.into()).await.map_err(|_| dead())?;
+        Ok(Answers { mailbox: receiver })
+    }
+
+    async fn ask(&self, task: Task) -> Result<Answer, EngineError> {
+        Ok(self.call(task, &[], 1).await?.only().await?.0)
+    }
+
+    /// Loads; the first call.
+    pub(crate) async fn load(&self, spec: LoadSpec) -> Result<(), EngineError> {
+        match self.ask(Task::Load(spec)).await? {
+            Answer::Loaded(loaded) => {
+                self.loaded.set(*loaded).map_err(|_| EngineError::OutOfTurn)
+            }
+            _ => Err(EngineError::OutOfTurn),
+        }
+    }
+
+    /// What is loaded.
+    ///
+    /// # Panics
+    ///
+    /// Never for a host that a [`crate::Supervisor`] hands out: those have loaded.
+    #[must_use]
+    pub fn loaded(&self) -> &Loaded {
+        self.loaded.get().expect("hosts are handed out after loading")
+    }
+
+    /// Text to tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn tokenize(&self, tokenize: Tokenize) -> Result<Vec<i32>, EngineError> {
+        match self.ask(Task::Tokenize(tokenize)).await? {
+            Answer::Tokens(tokens) => Ok(tokens),
+            _ => Err(EngineError::OutOfTurn),
+        }
+    }
+
+    /// A conversation as the model's prompt.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn render(&self, messages: Vec<ChatMessage>) -> Result<String, EngineError> {
+        match self.ask(Task::Render(messages)).await? {
+            Answer::Text(text) => Ok(text),
+            _ => Err(EngineError::OutOfTurn),
+        }
+    }
+
+    /// Computes rows. A run with a burst answers once a token.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] when the process is gone already; everything else comes as an answer.
+    pub async fn run(&self, run: Run, payload: &[u8]) -> Result<Answers, EngineError> {
+        let answers = match run.output {
+            Output::Token(draw) => draw.burst as usize,
+            _ => 1,
+        };
+        self.call(Task::Run(run), payload, answers).await
+    }
+
+    /// Cuts a session's caches back; returns once the call is queued, behind all that were made before.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] when the process is gone already; everything else comes as an answer.
+    pub async fn trim(&self, trim: Trim) -> Result<Answers, EngineError> {
+        self.call(Task::Trim(trim), &[], 1).await
+    }
+
+    /// Forgets a session and frees its caches; returns at once.
+    pub fn drop_session(&self, session: SessionId) {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let bytes = packet::encode(&Call { id, task: Task::Drop(session) }, &[]);
+        // A full queue means that the process no longer reads; its sessions end with it.
+        let _ = self.drops.try_send(bytes.into());
+    }
+
+    /// The host's figures.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn stats(&self) -> Result<Stats, EngineError> {
+        match self.ask(Task::Stats).await? {
+            Answer::Stats(stats) => Ok(stats),
+            _ => Err(EngineError::OutOfTurn),
+        }
+    }
+}
+
+async fn write_calls(
+    mut pipe: OwnedWriteHalf,
+    mut queued: mpsc::Receiver<Bytes>,
+    mut dropped: mpsc::Receiver<Bytes>,
+) -> io::Result<()> {
+    loop {
+        // Calls first: a session's drop must not overtake a call that its owner made before.
+        let bytes = tokio::select! {
+            biased;
+            call = queued.recv() => call,
+            drop = dropped.recv() => drop,
+        };
+        let Some(bytes) = bytes else { return Ok(()) };
+        pipe.write_all(&bytes).await?;
+    }
+}
+
+async fn read_replies(pipe: OwnedReadHalf, waiting: &Waiting) -> io::Result<()> {
+    let rubbish = |e: codec::DecodeError| io::Error::new(io::ErrorKind::InvalidData, e);
+    let mut pipe = BufReader::with_capacity(64 << 10, pipe);
+    loop {
+        let mut prefix = [0; PREFIX_BYTES];
+        pipe.read_exact(&mut prefix).await?;
+        let prefix = Prefix::parse::<Reply>(prefix).map_err(rubbish)?;
+        let mut bytes = vec![0; prefix.head_bytes + prefix.payload_bytes];
+        pipe.read_exact(&mut bytes).await?;
+        let mut bytes = Bytes::from(bytes);
+        let reply: Reply = codec::from_slice(&bytes.split_to(prefix.head_bytes)).map_err(rubbish)?;
+        deliver(waiting, reply, bytes);
+    }
+}
+
+/// Puts an answer into its caller's mailbox. A caller that has gone away is skipped; one whose mailbox is full
+/// got more answers than it asked for, which our own engine-host does not do.
+fn deliver(waiting: &Waiting, Reply { id, more, answer }: Reply, payload: Bytes) {
+    let Ok(mut waiting) = waiting.lock() else { return };
+    let Some(waiting) = waiting.as_mut() else { return };
+    let delivery = match answer {
+        Answer::Failed(failed) => Err(EngineError::Failed(failed)),
+        answer => Ok((answer, payload)),
+    };
+    if let Some(mailbox) = waiting.get(&id) {
+        let _ = mailbox.try_send(delivery);
+    }
+    if !more {
+        waiting.remove(&id);
+    }
+}

@@ -1,0 +1,289 @@
+//! Calling: the handshake of a link from the caller's side, and joining.
+
+use crate::core::{Core, Net, now_s};
+use crate::end::{self, EndReason};
+use crate::limits::DIAL_MS;
+use crate::packets::{self, PacketReader};
+use crate::transport;
+use identity::{Expected, MembershipFault, TicketFault, check_membership, check_ticket};
+use iroh::endpoint::{Connection, SendStream};
+use proto::close::CloseCode;
+use proto::codec::DecodeError;
+use proto::ids::{CommonsId, NodeId};
+use proto::member::{ALPN_LINK, Hello, JoinRefusal, Member, Membership, NAME_CHARS_MAX, Welcome};
+use proto::ring::PROTOCOL_VERSION;
+use proto::ticket::Ticket;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A call that led to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The name is no public key.
+    #[error("{peer} is not the id of a node")]
+    NotAKey {
+        /// What was to be called.
+        peer: NodeId,
+        /// Why it is not one.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// No address is worth a try from here.
+    #[error("the node {} gave no address that can be reached from here (it gave: {addrs})", peer.short())]
+    NoAddress {
+        /// Who was to be called.
+        peer: NodeId,
+        /// The addresses that it gave.
+        addrs: String,
+    },
+    /// Nobody answered.
+    #[error(
+        "the node {} did not answer at {addrs} within {DIAL_MS} ms; is it running, and may UDP pass?",
+        peer.short()
+    )]
+    TimedOut {
+        /// Who was called.
+        peer: NodeId,
+        /// The addresses that were tried.
+        addrs: String,
+    },
+    /// The call failed.
+    #[error("cannot reach the node {} at {addrs}: {source}", peer.short())]
+    Unreachable {
+        /// Who was called.
+        peer: NodeId,
+        /// The addresses that were tried.
+        addrs: String,
+        /// What QUIC says.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The node answered, and turned us away.
+    #[error("the node {} refused: {refusal}", peer.short())]
+    Refused {
+        /// Who refused.
+        peer: NodeId,
+        /// Why.
+        refusal: JoinRefusal,
+    },
+    /// The node answered, and is not a member itself.
+    #[error("the node {} answered but is not a member of the commons: {source}", peer.short())]
+    Stranger {
+        /// Who answered.
+        peer: NodeId,
+        /// What is wrong with its proof.
+        source: MembershipFault,
+    },
+    /// The connection ended before the answer.
+    #[error("the node {} hung up: {reason}", peer.short())]
+    Ended {
+        /// Who was called.
+        peer: NodeId,
+        /// Why it ended.
+        reason: EndReason,
+    },
+}
+
+/// Joining did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The ticket is not valid; nobody was called.
+    #[error(transparent)]
+    Ticket(#[from] TicketFault),
+    /// The ticket's addresses cannot be read.
+    #[error(transparent)]
+    Addresses(#[from] DecodeError),
+    /// The ticket is this node's own.
+    #[error("this node issued the ticket itself; use it on another machine")]
+    OwnTicket,
+    /// The introducer could not be reached, or said no.
+    #[error("cannot join: {0}")]
+    Dial(#[from] DialError),
+    /// The introducer let us in with a proof that proves nothing.
+    #[error("the node {} gave a proof of membership that is not valid: {source}", introducer.short())]
+    BadProof {
+        /// Who gave it.
+        introducer: NodeId,
+        /// What is wrong with it.
+        source: MembershipFault,
+    },
+}
+
+/// What a newcomer has after joining. To be kept on disk: the ticket may be used up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// The commons.
+    pub commons: CommonsId,
+    /// The proof for this node.
+    pub membership: Membership,
+    /// Who let it in: the first member to call.
+    pub introducer: Member,
+}
+
+impl Net {
+    /// Joins the commons of `ticket` under the name `name`. Not a link yet: [`Net::start`] makes those.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`], after about five seconds when nobody answers.
+    pub async fn join(&self, ticket: &Ticket, name: &str) -> Result<Joined, JoinError> {
+        check_ticket(ticket, now_s(), Expected::default())?;
+        let peer = ticket.introducer;
+        if peer == self.core.id {
+            return Err(JoinError::OwnTicket);
+        }
+        let addrs = ticket.socket_addrs()?;
+        let hello = hello(&self.core, name, None, Some(ticket.clone()));
+        let greeted = greet(&self.core, peer, &addrs, &hello, ticket.commons).await?;
+        end::close(&greeted.connection, CloseCode::Done, "");
+        let membership = greeted.yours.unwrap_or(Membership { chain: Vec::new() });
+        check_membership(&membership, ticket.commons, self.core.id).map_err(|source| {
+            JoinError::BadProof {
+                introducer: peer,
+                source,
+            }
+        })?;
+        Ok(Joined {
+            commons: ticket.commons,
+            membership,
+            introducer: greeted.member,
+        })
+    }
+}
+
+/// A link's connection behind its handshake, seen from the caller.
+pub(crate) struct Greeted {
+    pub(crate) connection: Connection,
+    pub(crate) send: SendStream,
+    pub(crate) reader: PacketReader,
+    pub(crate) member: Member,
+    pub(crate) yours: Option<Membership>,
+}
+
+/// What this node says first.
+pub(crate) fn hello(
+    core: &Core,
+    name: &str,
+    membership: Option<Membership>,
+    ticket: Option<Ticket>,
+) -> Hello {
+    Hello {
+        version: PROTOCOL_VERSION,
+        member: this_member(core, name),
+        membership,
+        ticket,
+    }
+}
+
+/// This node as others are to know it.
+pub(crate) fn this_member(core: &Core, name: &str) -> Member {
+    Member {
+        id: core.id,
+        addrs: core.addrs().iter().map(ToString::to_string).collect(),
+        name: name.chars().take(NAME_CHARS_MAX).collect(),
+    }
+}
+
+/// Calls `peer`, says `hello`, and checks that who answers belongs to `commons`.
+pub(crate) async fn greet(
+    core: &Core,
+    peer: NodeId,
+    addrs: &[SocketAddr],
+    hello: &Hello,
+    commons: CommonsId,
+) -> Result<Greeted, DialError> {
+    let call = Box::pin(greet_unbounded(core, peer, addrs, hello, commons));
+    match tokio::time::timeout(Duration::from_millis(DIAL_MS), call).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(DialError::TimedOut {
+            peer,
+            addrs: join_addrs(addrs),
+        }),
+    }
+}
+
+async fn greet_unbounded(
+    core: &Core,
+    peer: NodeId,
+    addrs: &[SocketAddr],
+    hello: &Hello,
+    commons: CommonsId,
+) -> Result<Greeted, DialError> {
+    let connection = core.connect(peer, addrs, ALPN_LINK).await?;
+    let ended = |reason: EndReason| DialError::Ended { peer, reason };
+    let (mut send, recv) = connection.open_bi().await.map_err(|e| ended(e.into()))?;
+    packets::write_head(&mut send, hello)
+        .await
+        .map_err(|e| ended(e.into()))?;
+    let mut reader = PacketReader::new(recv);
+    let welcome = match reader.next::<Welcome>(0).await {
+        Ok(Some((welcome, _))) => welcome,
+        Ok(None) => return Err(ended(EndReason::Finished)),
+        Err(fault) => return Err(ended(fault.into())),
+    };
+    let (member, yours) = check_welcome(welcome, peer, commons).inspect_err(|error| {
+        let code = match error {
+            DialError::Refused { .. } => CloseCode::Done,
+            _ => CloseCode::Refused,
+        };
+        end::close(&connection, code, "");
+    })?;
+    transport::trust(&connection);
+    Ok(Greeted {
+        connection,
+        send,
+        reader,
+        member,
+        yours,
+    })
+}
+
+fn check_welcome(
+    welcome: Welcome,
+    peer: NodeId,
+    commons: CommonsId,
+) -> Result<(Member, Option<Membership>), DialError> {
+    if let Some(refusal) = welcome.refused {
+        return Err(DialError::Refused { peer, refusal });
+    }
+    let membership = welcome
+        .membership
+        .unwrap_or(Membership { chain: Vec::new() });
+    check_membership(&membership, commons, peer)
+        .map_err(|source| DialError::Stranger { peer, source })?;
+    let member = welcome
+        .member
+        .ok_or_else(|| "no member in the welcome".to_owned());
+    match member.and_then(|member| vet(&member, Some(peer)).map(|()| member)) {
+        Ok(member) => Ok((member, welcome.yours)),
+        Err(detail) => Err(DialError::Ended {
+            peer,
+            reason: EndReason::Malformed { detail },
+        }),
+    }
+}
+
+/// Checks what a peer says of a member, which must be `id` if that is given.
+pub(crate) fn vet(member: &Member, id: Option<NodeId>) -> Result<(), String> {
+    if id.is_some_and(|id| id != member.id) {
+        return Err(format!("it calls itself {}", member.id.short()));
+    }
+    if member.name.chars().count() > NAME_CHARS_MAX {
+        return Err(format!("a name of more than {NAME_CHARS_MAX} characters"));
+    }
+    member
+        .socket_addrs()
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
+/// Addresses for messages.
+pub(crate) fn join_addrs(addrs: &[SocketAddr]) -> String {
+    if addrs.is_empty() {
+        return "none".into();
+    }
+    addrs
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}

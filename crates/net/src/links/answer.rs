@@ -1,0 +1,256 @@
+//! Incoming connections: what a stranger may do, and how it becomes a peer.
+
+use super::Mesh;
+use super::live::{self, Wire};
+use super::table::{Place, Turn};
+use crate::admission::Verdict;
+use crate::core::now_s;
+use crate::end::{self, EndReason};
+use crate::limits::{HELLO_MS, LINGER_MS};
+use crate::packets::{self, PacketReader, ReadFault};
+use crate::{dial, hop, transport};
+use iroh::endpoint::{Connection, Incoming, SendStream};
+use proto::close::CloseCode;
+use proto::codec::Wire as Structure;
+use proto::ids::NodeId;
+use proto::member::{ALPN_HOP, Hello, JoinRefusal, Membership, Welcome};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// A connection that led to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AnswerFault {
+    #[error("no connection came about: {0}")]
+    Handshake(Box<dyn std::error::Error + Send + Sync>),
+    #[error("the first message took longer than {HELLO_MS} ms")]
+    TooSlow,
+    #[error("{0}")]
+    Ended(EndReason),
+    #[error("turned away: {0}")]
+    Refused(JoinRefusal),
+    #[error("the hop was turned away: {0}")]
+    HopRefused(proto::ring::RefusalCode),
+}
+
+impl From<EndReason> for AnswerFault {
+    fn from(reason: EndReason) -> Self {
+        Self::Ended(reason)
+    }
+}
+
+/// Takes connections until the node stops.
+pub(super) async fn accept_all(mesh: Arc<Mesh>) {
+    loop {
+        let incoming = tokio::select! {
+            () = mesh.core.stop.cancelled() => return,
+            incoming = mesh.core.endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { return };
+        // Beyond the limit, not even an answer is worth a packet: the caller will try again.
+        let Ok(permit) = mesh.strangers.clone().try_acquire_owned() else {
+            incoming.ignore();
+            continue;
+        };
+        let mesh = mesh.clone();
+        mesh.core.tasks.clone().spawn(async move {
+            tokio::select! {
+                () = mesh.core.stop.cancelled() => {}
+                outcome = Box::pin(answer(&mesh, incoming, permit)) => {
+                    if let Err(error) = outcome {
+                        tracing::debug!(%error, "incoming connection");
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// A stranger's first message and the streams it came on.
+pub(crate) struct Greeting<T> {
+    pub(crate) peer: NodeId,
+    pub(crate) first: T,
+    pub(crate) connection: Connection,
+    pub(crate) send: SendStream,
+    pub(crate) reader: PacketReader,
+    /// One of the places for strangers; given back when the peer has proven itself.
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+async fn answer(
+    mesh: &Arc<Mesh>,
+    incoming: Incoming,
+    permit: OwnedSemaphorePermit,
+) -> Result<(), AnswerFault> {
+    let arrived = Instant::now();
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(HELLO_MS);
+    let connection = tokio::time::timeout_at(deadline, incoming)
+        .await
+        .map_err(|_| AnswerFault::TooSlow)?
+        .map_err(|error| AnswerFault::Handshake(error.into()))?;
+    if connection.alpn() == ALPN_HOP {
+        let greeting = listen(connection, permit, deadline).await?;
+        hop::answer(mesh, greeting).await
+    } else {
+        let greeting = listen(connection, permit, deadline).await?;
+        answer_link(mesh, greeting, arrived).await
+    }
+}
+
+/// Reads the first message on the first stream.
+async fn listen<T: Structure>(
+    connection: Connection,
+    permit: OwnedSemaphorePermit,
+    deadline: tokio::time::Instant,
+) -> Result<Greeting<T>, AnswerFault> {
+    let first = async {
+        let (send, recv) = connection.accept_bi().await.map_err(EndReason::from)?;
+        let mut reader = PacketReader::new(recv);
+        let (first, _) = reader.next::<T>(0).await?.ok_or(ReadFault::Truncated)?;
+        Ok::<_, EndReason>((first, send, reader))
+    };
+    let peer = NodeId(*connection.remote_id().as_bytes());
+    match tokio::time::timeout_at(deadline, first).await {
+        Ok(Ok((first, send, reader))) => Ok(Greeting {
+            peer,
+            first,
+            connection,
+            send,
+            reader,
+            permit,
+        }),
+        Ok(Err(reason)) => {
+            end::close(&connection, reason.code(), &reason.to_string());
+            Err(reason.into())
+        }
+        Err(_) => {
+            end::close(&connection, CloseCode::TooSlow, "no first message");
+            Err(AnswerFault::TooSlow)
+        }
+    }
+}
+
+async fn answer_link(
+    mesh: &Arc<Mesh>,
+    greeting: Greeting<Hello>,
+    arrived: Instant,
+) -> Result<(), AnswerFault> {
+    if let Err(detail) = dial::vet(&greeting.first.member, Some(greeting.peer)) {
+        let reason = EndReason::Malformed { detail };
+        end::close(&greeting.connection, reason.code(), &reason.to_string());
+        return Err(reason.into());
+    }
+    match judge(mesh, &greeting).await {
+        Verdict::Member => admit(mesh, greeting, arrived).await,
+        Verdict::Newcomer(yours) => {
+            tracing::info!(peer = %greeting.peer.short(), name = greeting.first.member.name, "a new member");
+            let welcome = welcome(mesh, Some(yours));
+            say_last(greeting.connection, greeting.send, &welcome).await;
+            Ok(())
+        }
+        Verdict::Refused(refusal) => refuse(greeting, refusal).await,
+    }
+}
+
+/// Asks the policy, which may check signatures and write to disk, on a thread for such things.
+async fn judge(mesh: &Mesh, greeting: &Greeting<Hello>) -> Verdict {
+    let (admission, peer) = (mesh.admission.clone(), greeting.peer);
+    let hello = greeting.first.clone();
+    tokio::task::spawn_blocking(move || admission.admit(peer, &hello, now_s()))
+        .await
+        .unwrap_or(Verdict::Refused(JoinRefusal::Full))
+}
+
+async fn admit(
+    mesh: &Arc<Mesh>,
+    greeting: Greeting<Hello>,
+    arrived: Instant,
+) -> Result<(), AnswerFault> {
+    mesh.learn(&greeting.first.member, true);
+    let place = match claim(mesh, greeting.peer, arrived).await {
+        Claim::Place(place) => place,
+        Claim::Duplicate => {
+            end::close(&greeting.connection, CloseCode::Duplicate, "");
+            return Ok(());
+        }
+        Claim::Full => return refuse(greeting, JoinRefusal::Full).await,
+    };
+    let Greeting {
+        first,
+        connection,
+        mut send,
+        reader,
+        permit,
+        ..
+    } = greeting;
+    drop(permit);
+    transport::trust(&connection);
+    if let Err(error) = packets::write_head(&mut send, &welcome(mesh, None)).await {
+        let reason = EndReason::from(error);
+        mesh.table().release(&place, reason.to_string());
+        return Err(reason.into());
+    }
+    live::run(
+        mesh,
+        Wire {
+            connection,
+            send,
+            reader,
+        },
+        first.member,
+        place,
+    )
+    .await;
+    Ok(())
+}
+
+enum Claim {
+    Place(Place),
+    Duplicate,
+    Full,
+}
+
+/// Waits for the turn of a member's call.
+async fn claim(mesh: &Mesh, peer: NodeId, arrived: Instant) -> Claim {
+    loop {
+        let turn = mesh.table().claim_for_their_call(peer, arrived);
+        match turn {
+            Turn::Taken(place) => return Claim::Place(place),
+            Turn::Wait(mut phase, state) => drop(phase.wait_for(|now| *now != state).await),
+            Turn::Duplicate => return Claim::Duplicate,
+            Turn::Full => return Claim::Full,
+        }
+    }
+}
+
+fn welcome(mesh: &Mesh, yours: Option<Membership>) -> Welcome {
+    Welcome {
+        member: Some(mesh.this_member()),
+        membership: Some(mesh.standing.membership.clone()),
+        yours,
+        refused: None,
+    }
+}
+
+async fn refuse(greeting: Greeting<Hello>, refusal: JoinRefusal) -> Result<(), AnswerFault> {
+    let welcome = Welcome {
+        member: None,
+        membership: None,
+        yours: None,
+        refused: Some(refusal),
+    };
+    say_last(greeting.connection, greeting.send, &welcome).await;
+    Err(AnswerFault::Refused(refusal))
+}
+
+/// Says a last word and gives it a moment to arrive: closing a QUIC connection discards what is still on its way.
+pub(crate) async fn say_last<T: Structure>(connection: Connection, mut send: SendStream, word: &T) {
+    let said = async {
+        packets::write_head(&mut send, word).await.ok()?;
+        send.finish().ok()?;
+        connection.closed().await;
+        Some(())
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(LINGER_MS), said).await;
+    end::close(&connection, CloseCode::Refused, "");
+}

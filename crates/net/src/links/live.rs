@@ -1,0 +1,153 @@
+//! A link while it is up.
+//!
+//! Reading and writing are two futures in one task, so that a peer that does not read cannot keep us from noticing
+//! that it fell silent. Time spent waiting for the node to take an event does not count as silence of the peer.
+
+use super::table::{Place, Vitals};
+use super::{LinkEvent, Mesh, encode};
+use crate::end::{self, EndReason};
+use crate::limits::MEMBERS_PER_MESSAGE;
+use crate::packets::PacketReader;
+use bytes::Bytes;
+use iroh::endpoint::{Connection, SendStream};
+use proto::close::CloseCode;
+use proto::ids::NodeId;
+use proto::member::{HEARTBEAT_MS, Member, SUSPECT_MS};
+use proto::ring::{Heartbeat, Link, LinkBody};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+/// A link's connection.
+pub(super) struct Wire {
+    pub(super) connection: Connection,
+    pub(super) send: SendStream,
+    pub(super) reader: PacketReader,
+}
+
+/// Runs a link from its first to its last moment, and tells the node of both.
+pub(super) async fn run(mesh: &Arc<Mesh>, wire: Wire, member: Member, mut place: Place) {
+    let Wire {
+        connection,
+        send,
+        mut reader,
+    } = wire;
+    let peer = place.peer;
+    tracing::info!(peer = %peer.short(), name = member.name, "link up");
+    mesh.emit(LinkEvent::Up { member }).await;
+    let reason = tokio::select! {
+        biased;
+        () = mesh.core.stop.cancelled() => EndReason::Here,
+        () = place.replaced.cancelled() => EndReason::Replaced,
+        reason = write_all(mesh, send, &mut place.outbox) => reason,
+        reason = read_all(mesh, &mut reader, peer, &place.own, &place.vitals) => reason,
+    };
+    end::close(&connection, reason.code(), &reason.to_string());
+    tracing::info!(peer = %peer.short(), %reason, "link lost");
+    if matches!(reason, EndReason::Silent { .. }) {
+        // Its hops are as dead as the link, and QUIC would notice much later.
+        mesh.core.end_hops(Some(peer), CloseCode::Silent);
+    }
+    mesh.emit(LinkEvent::Lost {
+        peer,
+        reason: reason.clone(),
+    })
+    .await;
+    mesh.table().release(&place, reason.to_string());
+}
+
+/// Writes who we know, heartbeats, and what the node says.
+async fn write_all(
+    mesh: &Mesh,
+    mut send: SendStream,
+    outbox: &mut mpsc::Receiver<Bytes>,
+) -> EndReason {
+    let members = mesh.table().members();
+    for some in members.chunks(MEMBERS_PER_MESSAGE) {
+        let message = own_message(LinkBody::Members(some.to_vec()));
+        if let Err(error) = send.write_chunk(message).await {
+            return error.into();
+        }
+    }
+    let mut beat = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let message = tokio::select! {
+            biased;
+            _ = beat.tick() => heartbeat(mesh, None),
+            message = outbox.recv() => match message {
+                Some(message) => message,
+                None => return EndReason::Here,
+            },
+        };
+        if let Err(error) = send.write_chunk(message).await {
+            return error.into();
+        }
+    }
+}
+
+/// A heartbeat. One without an echo asks for one with; that one is not answered.
+fn heartbeat(mesh: &Mesh, echo_us: Option<u64>) -> Bytes {
+    let incarnation = mesh.standing.incarnation;
+    own_message(LinkBody::Heartbeat(Heartbeat {
+        incarnation,
+        sent_us: now_us(mesh),
+        echo_us,
+    }))
+}
+
+fn own_message(body: LinkBody) -> Bytes {
+    encode(&body.into()).expect("members were vetted and are sent in small groups")
+}
+
+fn now_us(mesh: &Mesh) -> u64 {
+    u64::try_from(mesh.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Reads until the peer falls silent, leaves, or says nonsense.
+async fn read_all(
+    mesh: &Arc<Mesh>,
+    reader: &mut PacketReader,
+    peer: NodeId,
+    own: &mpsc::Sender<Bytes>,
+    vitals: &Vitals,
+) -> EndReason {
+    let patience = Duration::from_millis(SUSPECT_MS);
+    loop {
+        let body = match tokio::time::timeout(patience, reader.next::<Link>(0)).await {
+            Ok(Ok(Some((link, _)))) => link.body,
+            Ok(Ok(None)) => return EndReason::Finished,
+            Ok(Err(fault)) => return fault.into(),
+            Err(_) => {
+                let silent_ms = SUSPECT_MS;
+                mesh.emit(LinkEvent::Silent { peer, silent_ms }).await;
+                return EndReason::Silent { silent_ms };
+            }
+        };
+        match body {
+            None => {}
+            Some(LinkBody::Heartbeat(beat)) => take_heartbeat(mesh, beat, own, vitals),
+            Some(LinkBody::Members(members)) => {
+                members
+                    .iter()
+                    .take(MEMBERS_PER_MESSAGE)
+                    .for_each(|m| mesh.learn(m, false));
+            }
+            Some(body) => mesh.emit(LinkEvent::Message { peer, body }).await,
+        }
+    }
+}
+
+fn take_heartbeat(mesh: &Mesh, beat: Heartbeat, own: &mpsc::Sender<Bytes>, vitals: &Vitals) {
+    vitals.heard_incarnation(beat.incarnation);
+    match beat.echo_us {
+        // A full outbox means that the peer reads slowly; it will hear from us without this answer.
+        None => drop(own.try_send(heartbeat(mesh, Some(beat.sent_us)))),
+        Some(echo_us) => {
+            if let Some(rtt_us) = now_us(mesh).checked_sub(echo_us) {
+                vitals.measured(rtt_us);
+            }
+        }
+    }
+}

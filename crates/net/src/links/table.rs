@@ -1,0 +1,433 @@
+//! Who is known, who is being called, who has a link.
+//!
+//! No waiting and no clock but for the ages in a snapshot: tasks look at the table for a moment and wait outside, on
+//! the peer's [`Phase`].
+
+use super::{PeerState, PeerStatus};
+use crate::limits::{HEARSAY_DIALS_MAX, OUTBOX_MAX};
+use bytes::Bytes;
+use proto::ids::NodeId;
+use proto::member::{MEMBERS_MAX, Member};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// What tasks wait for: where a peer stands.
+pub(crate) type Phase = watch::Receiver<PeerState>;
+
+/// The peers of one node.
+#[derive(Debug)]
+pub(crate) struct Table {
+    me: NodeId,
+    peers: BTreeMap<NodeId, Peer>,
+    links_made: u64,
+}
+
+#[derive(Debug)]
+struct Peer {
+    member: Member,
+    /// Whether it has ever proven to be a member; hearsay is forgotten when nobody answers.
+    met: bool,
+    failed_dials: u32,
+    phase: watch::Sender<PeerState>,
+    since: Instant,
+    fault: Option<String>,
+    live: Option<Live>,
+}
+
+#[derive(Debug)]
+struct Live {
+    serial: u64,
+    outbox: mpsc::Sender<Bytes>,
+    vitals: Arc<Vitals>,
+    replaced: CancellationToken,
+}
+
+/// What a link measures while it is up.
+#[derive(Debug, Default)]
+pub(crate) struct Vitals {
+    /// Smoothed round trip in microseconds; 0 is not measured.
+    rtt_us: AtomicU64,
+    incarnation: AtomicU64,
+    heard: std::sync::atomic::AtomicBool,
+}
+
+/// A link's place in the table, for the task that runs it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) peer: NodeId,
+    pub(crate) vitals: Arc<Vitals>,
+    pub(crate) outbox: mpsc::Receiver<Bytes>,
+    /// For the link's own answers.
+    pub(crate) own: mpsc::Sender<Bytes>,
+    /// Fires when a newer link is to take the place.
+    pub(crate) replaced: CancellationToken,
+    serial: u64,
+}
+
+/// What an incoming call leads to.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// The caller has the place.
+    Taken(Place),
+    /// Wait until the phase is no longer the one given, then ask again.
+    Wait(Phase, PeerState),
+    /// The link that exists was made by a call that crossed this one.
+    Duplicate,
+    /// Too many members are known.
+    Full,
+}
+
+impl Vitals {
+    /// Takes a measured round trip in, with the weight that RFC 6298 gives a sample.
+    pub(crate) fn measured(&self, rtt_us: u64) {
+        let before = self.rtt_us.load(Ordering::Relaxed);
+        let smoothed = if before == 0 {
+            rtt_us
+        } else {
+            before - before / 8 + rtt_us / 8
+        };
+        self.rtt_us.store(smoothed.max(1), Ordering::Relaxed);
+    }
+
+    pub(crate) fn heard_incarnation(&self, incarnation: u64) {
+        self.incarnation.store(incarnation, Ordering::Relaxed);
+        self.heard.store(true, Ordering::Release);
+    }
+
+    fn rtt(&self) -> Option<Duration> {
+        let us = self.rtt_us.load(Ordering::Relaxed);
+        (us > 0).then(|| Duration::from_micros(us))
+    }
+
+    fn incarnation(&self) -> Option<u64> {
+        self.heard
+            .load(Ordering::Acquire)
+            .then(|| self.incarnation.load(Ordering::Relaxed))
+    }
+}
+
+impl Table {
+    pub(crate) fn new(me: NodeId) -> Self {
+        Self {
+            me,
+            peers: BTreeMap::new(),
+            links_made: 0,
+        }
+    }
+
+    /// Takes note of a member. Returns what its new task waits on, if it was unknown and there is room.
+    pub(crate) fn learn(&mut self, member: &Member, met: bool) -> Option<Phase> {
+        if member.id == self.me {
+            return None;
+        }
+        if let Some(peer) = self.peers.get_mut(&member.id) {
+            // What a member says of itself counts more than what others say of it.
+            if met || !peer.met {
+                peer.member = member.clone();
+            }
+            peer.met |= met;
+            return None;
+        }
+        if self.peers.len() >= MEMBERS_MAX {
+            return None;
+        }
+        let (phase, seen) = watch::channel(PeerState::Waiting);
+        let peer = Peer {
+            member: member.clone(),
+            met,
+            failed_dials: 0,
+            phase,
+            since: Instant::now(),
+            fault: None,
+            live: None,
+        };
+        self.peers.insert(member.id, peer);
+        Some(seen)
+    }
+
+    /// The member, as long as it is known.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        self.peers
+            .values()
+            .filter(|peer| peer.met)
+            .map(|peer| peer.member.clone())
+            .collect()
+    }
+
+    /// Begins a call: the member to call, unless there is a link.
+    pub(crate) fn begin_dial(&mut self, peer: NodeId) -> Option<Member> {
+        let peer = self.peers.get_mut(&peer)?;
+        if *peer.phase.borrow() != PeerState::Waiting {
+            return None;
+        }
+        peer.enter(PeerState::Dialing);
+        Some(peer.member.clone())
+    }
+
+    /// Ends a call that led to no link. False when the member was hearsay and is now forgotten.
+    pub(crate) fn dial_failed(&mut self, id: NodeId, fault: String) -> bool {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return false;
+        };
+        if *peer.phase.borrow() != PeerState::Dialing {
+            return true;
+        }
+        peer.failed_dials += 1;
+        if !peer.met && peer.failed_dials >= HEARSAY_DIALS_MAX {
+            self.peers.remove(&id);
+            return false;
+        }
+        peer.fault = Some(fault);
+        peer.enter(PeerState::Waiting);
+        true
+    }
+
+    /// Asks for the place of a link to `peer` on behalf of this node's own call, which has just come through.
+    pub(crate) fn claim_for_own_call(&mut self, peer: NodeId) -> Turn {
+        match self.peers.get(&peer) {
+            Some(_) => self.claim(peer),
+            None => Turn::Full,
+        }
+    }
+
+    /// Asks for the place of a link to `peer`, which is known, on behalf of a call of its that arrived at `arrived`.
+    pub(crate) fn claim_for_their_call(&mut self, id: NodeId, arrived: Instant) -> Turn {
+        let Some(peer) = self.peers.get(&id) else {
+            return Turn::Full;
+        };
+        let phase = *peer.phase.borrow();
+        match phase {
+            PeerState::Dialing if self.me < id => Turn::Wait(peer.phase.subscribe(), phase),
+            PeerState::Up if peer.since > arrived => Turn::Duplicate,
+            _ => self.claim(id),
+        }
+    }
+
+    fn claim(&mut self, id: NodeId) -> Turn {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return Turn::Full;
+        };
+        if let Some(live) = &peer.live {
+            live.replaced.cancel();
+            return Turn::Wait(peer.phase.subscribe(), PeerState::Up);
+        }
+        self.links_made += 1;
+        let (own, outbox) = mpsc::channel(OUTBOX_MAX);
+        let place = Place {
+            peer: id,
+            vitals: Arc::default(),
+            outbox,
+            own: own.clone(),
+            replaced: CancellationToken::new(),
+            serial: self.links_made,
+        };
+        peer.live = Some(Live {
+            serial: place.serial,
+            outbox: own,
+            vitals: place.vitals.clone(),
+            replaced: place.replaced.clone(),
+        });
+        peer.failed_dials = 0;
+        peer.fault = None;
+        peer.enter(PeerState::Up);
+        Turn::Taken(place)
+    }
+
+    /// Gives a link's place back.
+    pub(crate) fn release(&mut self, place: &Place, fault: String) {
+        let Some(peer) = self.peers.get_mut(&place.peer) else {
+            return;
+        };
+        if peer
+            .live
+            .as_ref()
+            .is_some_and(|live| live.serial == place.serial)
+        {
+            peer.live = None;
+            peer.fault = Some(fault);
+            peer.enter(PeerState::Waiting);
+        }
+    }
+
+    pub(crate) fn outbox(&self, peer: NodeId) -> Option<mpsc::Sender<Bytes>> {
+        self.peers
+            .get(&peer)?
+            .live
+            .as_ref()
+            .map(|live| live.outbox.clone())
+    }
+
+    pub(crate) fn snapshot(&self) -> Vec<PeerStatus> {
+        let status = |peer: &Peer| {
+            let vitals = peer.live.as_ref().map(|live| &live.vitals);
+            PeerStatus {
+                member: peer.member.clone(),
+                state: *peer.phase.borrow(),
+                since: peer.since.elapsed(),
+                rtt: vitals.and_then(|vitals| vitals.rtt()),
+                incarnation: vitals.and_then(|vitals| vitals.incarnation()),
+                fault: peer.fault.clone(),
+            }
+        };
+        self.peers.values().map(status).collect()
+    }
+}
+
+impl Peer {
+    fn enter(&mut self, state: PeerState) {
+        self.since = Instant::now();
+        self.phase.send_replace(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: NodeId = NodeId([5; 32]);
+    const SMALLER: NodeId = NodeId([4; 32]);
+    const LARGER: NodeId = NodeId([6; 32]);
+
+    fn member(id: NodeId) -> Member {
+        Member {
+            id,
+            addrs: vec!["127.0.0.1:7".into()],
+            name: String::new(),
+        }
+    }
+
+    fn table() -> Table {
+        let mut table = Table::new(ME);
+        assert!(table.learn(&member(SMALLER), true).is_some());
+        assert!(table.learn(&member(LARGER), true).is_some());
+        table
+    }
+
+    fn taken(turn: Turn) -> Place {
+        let Turn::Taken(place) = turn else {
+            panic!("not taken: {turn:?}")
+        };
+        place
+    }
+
+    #[test]
+    fn of_two_crossing_calls_the_one_of_the_smaller_id_goes_on() {
+        let mut table = table();
+        table.begin_dial(SMALLER).unwrap();
+        taken(table.claim_for_their_call(SMALLER, Instant::now()));
+
+        table.begin_dial(LARGER).unwrap();
+        let arrived = Instant::now();
+        let turn = table.claim_for_their_call(LARGER, arrived);
+        assert!(
+            matches!(turn, Turn::Wait(_, PeerState::Dialing)),
+            "{turn:?}"
+        );
+        taken(table.claim_for_own_call(LARGER));
+        let turn = table.claim_for_their_call(LARGER, arrived);
+        assert!(matches!(turn, Turn::Duplicate), "{turn:?}");
+    }
+
+    #[test]
+    fn a_waiting_call_has_its_turn_when_ours_failed() {
+        let mut table = table();
+        table.begin_dial(LARGER).unwrap();
+        let arrived = Instant::now();
+        assert!(matches!(
+            table.claim_for_their_call(LARGER, arrived),
+            Turn::Wait(..)
+        ));
+        assert!(table.dial_failed(LARGER, String::new()));
+        taken(table.claim_for_their_call(LARGER, arrived));
+    }
+
+    #[test]
+    fn a_call_after_link_up_replaces_the_link() {
+        let mut table = table();
+        let old = taken(table.claim_for_their_call(LARGER, Instant::now()));
+        let turn = table.claim_for_their_call(LARGER, Instant::now());
+        assert!(matches!(turn, Turn::Wait(_, PeerState::Up)), "{turn:?}");
+        assert!(old.replaced.is_cancelled());
+        table.release(&old, String::new());
+        let new = taken(table.claim_for_their_call(LARGER, Instant::now()));
+        table.release(&old, "late".into());
+        assert!(
+            table.outbox(LARGER).is_some(),
+            "a late release ends nobody else's link"
+        );
+        table.release(&new, String::new());
+        assert!(table.outbox(LARGER).is_none());
+    }
+
+    #[test]
+    fn no_second_call_is_made_while_one_is_under_way_or_a_link_is_up() {
+        let mut table = table();
+        table.begin_dial(LARGER).unwrap();
+        assert!(table.begin_dial(LARGER).is_none());
+        let place = taken(table.claim_for_own_call(LARGER));
+        assert!(table.begin_dial(LARGER).is_none());
+        table.release(&place, String::new());
+        assert!(table.begin_dial(LARGER).is_some());
+    }
+
+    #[test]
+    fn hearsay_is_forgotten_and_members_are_not() {
+        let mut table = table();
+        let heard = NodeId([9; 32]);
+        assert!(table.learn(&member(heard), false).is_some());
+        for (id, stays) in [(heard, false), (LARGER, true)] {
+            let mut known = true;
+            for _ in 0..HEARSAY_DIALS_MAX {
+                table.begin_dial(id).unwrap();
+                known = table.dial_failed(id, String::new());
+            }
+            assert_eq!(known, stays);
+        }
+    }
+
+    #[test]
+    fn hearsay_changes_nothing_about_a_member_and_is_not_passed_on() {
+        let mut table = table();
+        let elsewhere = Member {
+            addrs: vec!["127.0.0.1:8".into()],
+            ..member(LARGER)
+        };
+        assert!(table.learn(&elsewhere, false).is_none());
+        assert!(table.members().contains(&member(LARGER)));
+        assert!(table.learn(&elsewhere, true).is_none());
+        assert!(table.members().contains(&elsewhere));
+        table.learn(&member(NodeId([9; 32])), false).unwrap();
+        assert_eq!(table.members().len(), 2);
+    }
+
+    #[test]
+    fn the_table_has_room_for_so_many_and_not_for_itself() {
+        let mut table = Table::new(ME);
+        assert!(table.learn(&member(ME), true).is_none());
+        let mut learnt = 0;
+        for n in 0..=MEMBERS_MAX {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&(n as u64).to_le_bytes());
+            learnt += usize::from(table.learn(&member(NodeId(id)), true).is_some());
+        }
+        assert_eq!(learnt, MEMBERS_MAX);
+        assert!(matches!(
+            table.claim_for_their_call(LARGER, Instant::now()),
+            Turn::Full
+        ));
+    }
+
+    #[test]
+    fn round_trips_are_smoothed() {
+        let vitals = Vitals::default();
+        assert_eq!(vitals.rtt(), None);
+        vitals.measured(800);
+        assert_eq!(vitals.rtt(), Some(Duration::from_micros(800)));
+        vitals.measured(1600);
+        assert_eq!(vitals.rtt(), Some(Duration::from_micros(900)));
+    }
+}

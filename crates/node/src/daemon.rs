@@ -1,0 +1,392 @@
+//! `myzel up`: start and end of everything.
+//!
+//! The order matters to whoever waits: first what can fail at once and cheaply (settings, data directory, ports, ticket),
+//! then what takes time (model, engine), and `ready` only after the node has answered a question of its own.
+
+use crate::cli::progress::{Bar, say};
+use crate::config::{API_ADDR, SESSIONS, STARTER, Settings};
+use crate::control::{Control, ControlFile, TicketRequest, fresh_token};
+use crate::data::Data;
+use crate::dispatch::Dispatch;
+use crate::home::{EngineSettings, Home};
+use crate::requests::Requests;
+use crate::ring::{Coordinator, Plan};
+use crate::stage::{Stages, header};
+use crate::status::{ModelStatus, RingStatus};
+use crate::{control, standing};
+use anyhow::{Context, bail};
+use api::{ApiConfig, Backend, ChatMessage, GenerateEvent, GenerateRequest};
+use engine::Launch;
+use net::{BindError, Doorkeeper, Links, Net, NetConfig, Standing, Started};
+use proto::gguf::cuttable;
+use proto::host::{Role, SESSIONS_MAX};
+use proto::ids::NodeId;
+use proto::member::Member;
+use proto::ticket::Ticket;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use store::models::Model;
+use store::reference::Reference;
+use store::stages::{StageRequest, Stages as StageFiles};
+use store::state::TicketUse;
+use swarm::split::Split;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long the end of a node may take; whatever is left then is cut off.
+const SHUTDOWN_MAX: Duration = Duration::from_millis(1_500);
+/// What a node asks itself before it calls itself ready.
+const FIRST_QUESTION: &str = "Say hello.";
+/// How many tokens of an answer are proof enough.
+const FIRST_ANSWER_TOKENS: u32 = 4;
+
+/// How a node is started.
+#[derive(Debug, Clone)]
+pub struct Up {
+    /// Its data directory.
+    pub data_dir: PathBuf,
+    /// A catalogue that adds to the built-in one.
+    pub catalogue: Option<PathBuf>,
+    /// The ticket to join with.
+    pub join: Option<String>,
+    /// Everything else.
+    pub settings: Settings,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its disk.
+    pub data: Data,
+    /// Its endpoint for other nodes.
+    pub net: Net,
+    /// Its links.
+    pub links: Links,
+    /// What it is in its commons.
+    pub standing: Standing,
+    /// Its model.
+    pub model: ModelStatus,
+    /// What answers.
+    pub requests: Arc<Requests>,
+    /// What it hosts for others.
+    pub stages: Stages,
+    /// Since when it is ready.
+    pub ready: OnceLock<Instant>,
+    /// Why a ring that was asked for is impossible with this model.
+    impossible: Option<String>,
+    split: Option<u32>,
+    api: std::net::SocketAddr,
+}
+
+impl Node {
+    /// The OpenAI-compatible endpoint.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}/v1", self.api)
+    }
+
+    /// How the ring stands, where one was asked for.
+    #[must_use]
+    pub fn ring_status(&self) -> Option<RingStatus> {
+        if let Some(ring) = self.requests.ring() {
+            return Some(ring.status());
+        }
+        Some(RingStatus {
+            split: self.split?,
+            state: "impossible".to_owned(),
+            why: self.impossible.clone(),
+            ring: None,
+            head: None,
+            tail: None,
+            stages: Vec::new(),
+        })
+    }
+}
+
+/// Runs a node until `stop` fires.
+///
+/// # Errors
+///
+/// Whatever keeps it from starting, with cause and next step.
+pub async fn run(up: Up, stop: CancellationToken) -> anyhow::Result<()> {
+    let starting = start(&up, &stop);
+    let running = tokio::select! {
+        started = starting => started?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let served = running.serve(&stop).await;
+    if tokio::time::timeout(SHUTDOWN_MAX, running.end(&stop)).await.is_err() {
+        tracing::warn!("something did not end in time and is cut off");
+    }
+    served
+}
+
+struct Running {
+    node: Arc<Node>,
+    tasks: TaskTracker,
+    api: tokio::task::JoinHandle<std::io::Result<()>>,
+    _control: ControlFile,
+}
+
+/// Everything up to a node that can be asked.
+async fn start(up: &Up, stop: &CancellationToken) -> anyhow::Result<Running> {
+    let settings = &up.settings;
+    let sessions_max = settings.sessions.unwrap_or(SESSIONS);
+    if !(1..=SESSIONS_MAX).contains(&sessions_max) {
+        bail!("--sessions {sessions_max} is out of range: 1 to {SESSIONS_MAX}");
+    }
+    let ticket = up.join.as_deref().map(Ticket::from_text).transpose()?;
+    let data = Data::open(&up.data_dir, up.catalogue.as_deref())?;
+    let listener = listen(settings).await?;
+    let api_addr = listener.local_addr()?;
+    let net = bind(settings, &data).await?;
+    let name = settings.name.clone().unwrap_or_else(host_name);
+    if let Some(ticket) = &ticket {
+        say(&format!("joining the commons {} …", ticket.commons.short()));
+    }
+    let standing = standing::take(&data, &net, ticket.as_ref(), &name).await?;
+    let model = model(&data, settings).await?;
+    let header = header(&model.path)?;
+
+    let engine = EngineSettings {
+        launch: launch()?,
+        numerics: settings.numerics(),
+        positions_max: settings.context.unwrap_or(0),
+        sessions_max,
+        threads: settings.threads,
+    };
+    let files = StageFiles::open(&data.dir.root().join("stages"))?;
+    let (split, impossible) = split(settings.split, &header);
+    if let Some(why) = &impossible {
+        say(&format!("the model runs whole on this node: {why}"));
+    }
+    say(&format!("loading {} …", model.name));
+    let home = Home::start(&engine, &model.path).await.context("the model cannot be loaded")?;
+    let started = admit(&net, &data, &standing);
+    let links = started.links.clone();
+    let ring = match split {
+        Some(split) => {
+            let (head, tail) = ends(&files, &model, &split).await?;
+            let (net, links, membership) = (net.clone(), links.clone(), standing.membership.clone());
+            let (engine, model) = (engine.clone(), model.clone());
+            let plan = Plan { net, links, membership, engine, model, split, head, tail };
+            Some(Arc::new(Coordinator::start(plan)))
+        }
+        None => None,
+    };
+    let stages = Stages::new(
+        (net.clone(), links.clone()),
+        standing.membership.clone(),
+        engine.clone(),
+        (data.models.clone(), model.clone()),
+        files,
+    );
+    let tasks = TaskTracker::new();
+    dispatch(&tasks, stop, &stages, ring.clone(), &data, started);
+    let created_s = standing::now_s();
+    let requests =
+        Arc::new(Requests::new(model.clone(), Some(home), ring, sessions_max, created_s));
+    let node = Arc::new(Node {
+        model: model_status(&model, header.layers(), &engine),
+        net,
+        links,
+        standing,
+        requests,
+        stages,
+        ready: OnceLock::new(),
+        impossible,
+        split: settings.split,
+        api: api_addr,
+        data,
+    });
+    open_api(node, listener, settings, stop, tasks)
+}
+
+fn model_status(model: &Model, layers: u32, engine: &EngineSettings) -> ModelStatus {
+    ModelStatus {
+        name: model.name.clone(),
+        blake3: model.blake3,
+        bytes: model.bytes,
+        layers,
+        numerics: engine.numerics,
+        context: None,
+        sessions_max: engine.sessions_max,
+        sessions: 0,
+    }
+}
+
+async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
+    let addr = match settings.api {
+        Some(addr) => addr,
+        None => API_ADDR.parse().expect("the default is an address"),
+    };
+    match TcpListener::bind(addr).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bail!(
+            "port {} of {} is taken by another program (another node?); choose another one with \
+             --api {}:PORT",
+            addr.port(),
+            addr.ip(),
+            addr.ip()
+        ),
+        Err(error) => Err(error).with_context(|| format!("cannot listen on {addr}; see --api")),
+    }
+}
+
+async fn bind(settings: &Settings, data: &Data) -> Result<Net, BindError> {
+    Net::bind(NetConfig { bind: settings.listen, ..NetConfig::new(data.key.clone()) }).await
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "node".to_owned() } else { name.trim().to_owned() }
+}
+
+/// This binary, in its other role.
+fn launch() -> anyhow::Result<Launch> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    Ok(Launch { program, args: vec!["engine-host".to_owned()] })
+}
+
+/// The model that was asked for; the one of the catalogue is fetched if it is not here.
+async fn model(data: &Data, settings: &Settings) -> anyhow::Result<Model> {
+    let wanted: Reference = settings.model.as_deref().unwrap_or(STARTER).parse()?;
+    let bar = Bar::new();
+    if let Reference::Path(_) = wanted {
+        return Ok(data.models.resolve(&wanted, bar.clone()).await?);
+    }
+    match data.models.show(&wanted) {
+        Ok(_) => Ok(data.models.resolve(&wanted, bar.clone()).await?),
+        Err(_) => {
+            say(&format!("fetching {wanted:?}: it is not on this machine yet …"));
+            let pulled = data.models.pull(&wanted, None, bar.clone()).await?;
+            bar.finish();
+            Ok(pulled.model)
+        }
+    }
+}
+
+/// Which layers go where; or why the model cannot be spread.
+fn split(wanted: Option<u32>, header: &proto::gguf::Header) -> (Option<Split>, Option<String>) {
+    let Some(remote) = wanted else { return (None, None) };
+    let cut = cuttable(header).map_err(|error| error.to_string());
+    match cut.and_then(|()| {
+        swarm::split::split(header.layers(), remote).map_err(|error| error.to_string())
+    }) {
+        Ok(split) => (Some(split), None),
+        Err(why) => (None, Some(why)),
+    }
+}
+
+/// The stage files that stay here.
+async fn ends(files: &StageFiles, model: &Model, split: &Split) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let get = |role, layers| {
+        let (source, model) = (model.path.clone(), model.blake3);
+        files.get(StageRequest { source, model, role, layers })
+    };
+    Ok((get(Role::Head, split.head).await?, get(Role::Tail, split.tail).await?))
+}
+
+/// Lets members in from now on.
+fn admit(net: &Net, data: &Data, standing: &Standing) -> Started {
+    let state = data.state.clone();
+    let spend = move |ticket: &Ticket, newcomer: NodeId| {
+        let known = state.members::<Member>().is_ok_and(|m| m.iter().any(|(id, _)| *id == newcomer));
+        known || matches!(state.use_ticket(&ticket.nonce, ticket.uses_max), Ok(TicketUse::Counted))
+    };
+    let (commons, membership) = (standing.commons, standing.membership.clone());
+    let door = Doorkeeper::new(data.key.clone(), commons, membership, spend);
+    net.start(standing.clone(), Arc::new(door))
+}
+
+fn dispatch(
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+    stages: &Stages,
+    ring: Option<Arc<Coordinator>>,
+    data: &Data,
+    started: Started,
+) {
+    let dispatch = Dispatch {
+        stages: stages.clone(),
+        ring,
+        state: data.state.clone(),
+        tasks: tasks.clone(),
+    };
+    tasks.spawn(dispatch.run(started.events, started.hops, stop.clone()));
+}
+
+fn open_api(
+    node: Arc<Node>,
+    listener: TcpListener,
+    settings: &Settings,
+    stop: &CancellationToken,
+    tasks: TaskTracker,
+) -> anyhow::Result<Running> {
+    let config = ApiConfig {
+        allowed_hosts: settings.allow_host.clone(),
+        shutdown: stop.clone(),
+        ..ApiConfig::default()
+    };
+    let token = fresh_token();
+    let router = api::router(node.requests.clone(), config.clone())
+        .merge(control::router(node.clone(), &token));
+    let control = Control { api: node.api, pid: std::process::id(), token };
+    let file = control.write(node.data.dir.root())?;
+    let api = tokio::spawn(api::serve(listener, router, config));
+    Ok(Running { node, tasks, api, _control: file })
+}
+
+impl Running {
+    /// Asks the first question, says `ready`, and waits for the end.
+    async fn serve(&self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let asked = tokio::select! {
+            asked = self.first_answer() => asked,
+            () = stop.cancelled() => return Ok(()),
+        };
+        asked.context("the node cannot answer its own question")?;
+        let ticket = self.node.ticket(TicketRequest { life_s: None, uses: None })?;
+        self.node.ready.get_or_init(Instant::now);
+        crate::cli::print_line(&format!("ready {} ticket {}", self.node.url(), ticket.ticket))?;
+        stop.cancelled().await;
+        Ok(())
+    }
+
+    async fn first_answer(&self) -> anyhow::Result<()> {
+        let request = GenerateRequest {
+            model: self.node.model.name.clone(),
+            messages: vec![ChatMessage {
+                role: api::Role::User,
+                content: FIRST_QUESTION.to_owned(),
+            }],
+            temperature: Some(0.0),
+            top_p: None,
+            top_k: None,
+            seed: Some(0),
+            max_tokens: Some(FIRST_ANSWER_TOKENS),
+        };
+        let mut generation = self.node.requests.generate(request).await?;
+        loop {
+            match generation.events.recv().await {
+                Some(GenerateEvent::Token { .. }) => {}
+                Some(GenerateEvent::Finished { .. }) => return Ok(()),
+                Some(GenerateEvent::Failed(fault)) => return Err(fault.into()),
+                None => bail!("the answer broke off"),
+            }
+        }
+    }
+
+    async fn end(self, stop: &CancellationToken) {
+        stop.cancel();
+        self.node.requests.shut_down().await;
+        self.node.stages.shut_down().await;
+        self.node.net.close().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+        if let Ok(Err(error)) = self.api.await {
+            tracing::warn!(%error, "the HTTP face ended with an error");
+        }
+    }
+}

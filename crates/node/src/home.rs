@@ -1,0 +1,151 @@
+//! The whole model on this machine.
+
+use engine::{Answers, EngineError, Host, Launch, Supervisor};
+use proto::host::{Answer, Draw, Drawn, LoadSpec, Output, Part, Role, Run};
+use proto::ids::SessionId;
+use proto::model::{Numerics, Sampling};
+use std::path::Path;
+use std::sync::Arc;
+use swarm::session::FinishReason;
+
+/// Tokens that the engine draws before it asks us again: enough to hide the question, few enough that a
+/// client that went away costs little.
+const BURST: u32 = 32;
+/// Rows of one step at most: the size at which prefill is fastest on CPUs.
+pub const STEP_ROWS: u32 = 512;
+
+/// How engine-hosts of this node are set up.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// How to start one.
+    pub launch: Launch,
+    /// The numerics mode.
+    pub numerics: Numerics,
+    /// Positions of each session; 0 leaves it to the model.
+    pub positions_max: u32,
+    /// Sessions at once.
+    pub sessions_max: u32,
+    /// A fixed number of threads, or `None`.
+    pub threads: Option<u32>,
+}
+
+impl EngineSettings {
+    /// What an engine-host with these parts is told to load.
+    #[must_use]
+    pub fn load(&self, parts: Vec<Part>) -> LoadSpec {
+        LoadSpec {
+            parts,
+            numerics: self.numerics,
+            positions_max: self.positions_max,
+            sessions_max: self.sessions_max,
+            step_rows_max: STEP_ROWS,
+            threads: self.threads,
+        }
+    }
+}
+
+/// A part of a model in one file.
+#[must_use]
+pub fn part(role: Role, path: &Path) -> Part {
+    Part { role, files: vec![path.display().to_string()] }
+}
+
+/// An engine-host with the whole model.
+#[derive(Debug)]
+pub struct Home {
+    supervisor: Supervisor,
+}
+
+impl Home {
+    /// Starts the engine-host and waits until it has loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] when it cannot load or dies.
+    pub async fn start(settings: &EngineSettings, model: &Path) -> Result<Self, EngineError> {
+        let spec = settings.load(vec![part(Role::Whole, model)]);
+        let supervisor = Supervisor::start(settings.launch.clone(), spec);
+        supervisor.ready().await?;
+        Ok(Self { supervisor })
+    }
+
+    /// The living engine-host.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Down`] while it starts again.
+    pub fn host(&self) -> Result<Arc<Host>, EngineError> {
+        self.supervisor.host()
+    }
+}
+
+/// One answer at home: a session of the engine that is freed when this is dropped.
+#[derive(Debug)]
+pub struct HomeSession {
+    host: Arc<Host>,
+    session: SessionId,
+    sampling: Sampling,
+    /// What the next run computes, and where.
+    next: (u32, Vec<i32>),
+    tokens_left: u32,
+    answers: Option<Answers>,
+}
+
+impl Drop for HomeSession {
+    fn drop(&mut self) {
+        self.host.drop_session(self.session);
+    }
+}
+
+impl HomeSession {
+    /// A session that will answer `prompt` with at most `tokens_max` tokens.
+    #[must_use]
+    pub fn new(host: Arc<Host>, prompt: Vec<i32>, sampling: Sampling, tokens_max: u32) -> Self {
+        let session = SessionId(rand::random());
+        Self { host, session, sampling, next: (0, prompt), tokens_left: tokens_max, answers: None }
+    }
+
+    /// The next token, or why there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`]; the session is over then.
+    pub async fn next(&mut self) -> Result<Result<Drawn, FinishReason>, EngineError> {
+        if self.tokens_left == 0 {
+            return Ok(Err(FinishReason::Length));
+        }
+        loop {
+            let answers = match &mut self.answers {
+                Some(answers) => answers,
+                None => {
+                    if self.next.0 >= self.host.loaded().positions_max {
+                        return Ok(Err(FinishReason::Context));
+                    }
+                    let run = self.next_run();
+                    self.answers.insert(self.host.run(run, &[]).await?)
+                }
+            };
+            match answers.next().await {
+                Some(Ok((Answer::Token(drawn), _))) => {
+                    self.tokens_left -= 1;
+                    self.next = (drawn.position, vec![drawn.token]);
+                    if drawn.end {
+                        return Ok(Err(FinishReason::End));
+                    }
+                    return Ok(Ok(drawn));
+                }
+                Some(Ok(_)) => return Err(EngineError::OutOfTurn),
+                Some(Err(error)) => return Err(error),
+                // The burst is over; the next run goes on behind it.
+                None => self.answers = None,
+            }
+        }
+    }
+
+    fn next_run(&mut self) -> Run {
+        let (position, tokens) = std::mem::take(&mut self.next);
+        let burst = self.tokens_left.min(BURST);
+        let draw = Draw { sampling: self.sampling, burst, then_head: false };
+        Run { session: self.session, role: Role::Whole, position, tokens, output: Output::Token(draw) }
+    }
+}

@@ -1,0 +1,41 @@
+//! The `myzel` binary: configuration, wiring, command line, shutdown.
+//!
+//! # Story
+//!
+//! This is the one crate that knows everybody. `myzel up` ([`daemon`]) takes the data directory, finds out who it is
+//! ([`standing`]), resolves the model, binds its two faces (HTTP and QUIC), and starts the parts below. It prints
+//! `ready` only after it has answered a question of its own.
+//!
+//! ```text
+//! client ──HTTP──> api ──> requests ──┬──> home: the whole model in one engine-host
+//!                                     └──> ring: head ─> peers ─> tail, a swarm::session machine a request
+//! peers ──links──> dispatch ──┬──> ring  (I am the coordinator: stages are ready, failed, lost)
+//!        ──hops───>           └──> stage (I host layers for others: a swarm::stage machine a ring)
+//! ```
+//!
+//! | module | what it owns |
+//! | --- | --- |
+//! | [`daemon`] | start and end of everything |
+//! | [`dispatch`] | one task that reads what links and hops bring, and hands it on |
+//! | [`requests`] | prompt, limits, and the path of one answer |
+//! | [`home`] | the whole model on this machine |
+//! | [`ring`] | the coordinator's side of a ring: forming it, a task a session, knowing when it broke |
+//! | [`stage`] | the other side: layers hosted for a coordinator, a task a ring |
+//! | [`control`] | what `myzel status` and `myzel ticket` ask of a running node |
+//! | [`cli`], [`config`] | words and settings |
+//!
+//! Every task is started by the [`daemon`] or by something that it owns, and ends with the shutdown token or when its
+//! owner is dropped. Engine-hosts end with their supervisors.
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod data;
+pub mod dispatch;
+pub mod home;
+pub mod requests;
+pub mod ring;
+pub mod stage;
+pub mod standing;
+pub mod status;

@@ -1,0 +1,178 @@
+//! An answer that has been admitted: waits for its place, computes, replies.
+
+use crate::home::{Home, HomeSession};
+use crate::ring::{Ring, session};
+use crate::status::Rates;
+use api::{Fault, Finish, GenerateEvent};
+use engine::Host;
+use proto::host::Drawn;
+use proto::ids::SessionId;
+use proto::model::Sampling;
+use proto::ring::RETAINED_BYTES_MAX;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use swarm::session::{
+    FinishReason, PlanError, RemoteStage, Session, SessionFault, SessionPlan,
+};
+use tokio::sync::{Semaphore, mpsc};
+
+/// Where an answer is computed.
+#[derive(Debug, Clone)]
+pub(super) enum Path {
+    Home(Arc<Home>),
+    Ring(Arc<Ring>),
+}
+
+/// An answer to compute.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) path: Path,
+    pub(super) host: Arc<Host>,
+    pub(super) prompt: Vec<i32>,
+    pub(super) sampling: Sampling,
+    pub(super) tokens_max: u32,
+}
+
+/// Where tokens go, and what is counted on the way.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    events: mpsc::Sender<GenerateEvent>,
+    rates: Arc<Mutex<Rates>>,
+    begun: Instant,
+    /// Microseconds after `begun` of the first and the newest token.
+    first_us: AtomicU64,
+    newest_us: AtomicU64,
+    tokens: AtomicU64,
+}
+
+impl Reply {
+    pub(super) fn new(events: mpsc::Sender<GenerateEvent>, rates: Arc<Mutex<Rates>>) -> Self {
+        let (first_us, newest_us) = Default::default();
+        let begun = Instant::now();
+        Self { events, rates, begun, first_us, newest_us, tokens: AtomicU64::new(0) }
+    }
+
+    /// Passes a token on; waits for a slow client.
+    pub(crate) async fn token(&self, drawn: Drawn) {
+        let us = self.begun.elapsed().as_micros() as u64;
+        if self.tokens.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.first_us.store(us, Ordering::Relaxed);
+        }
+        self.newest_us.store(us, Ordering::Relaxed);
+        // A client that is gone is noticed by `closed`.
+        let _ = self.events.send(GenerateEvent::Token { id: drawn.token, piece: drawn.piece }).await;
+    }
+
+    /// Waits until nobody listens any more.
+    pub(crate) async fn closed(&self) {
+        self.events.closed().await;
+    }
+
+    async fn end(self, end: Result<FinishReason, Fault>, prompt_tokens: u64) {
+        self.count(end.is_err(), prompt_tokens);
+        let event = match end {
+            Ok(FinishReason::End) => GenerateEvent::Finished { reason: Finish::Stop },
+            Ok(FinishReason::Length | FinishReason::Context) => {
+                GenerateEvent::Finished { reason: Finish::Length }
+            }
+            Ok(FinishReason::Cancelled) => return,
+            Err(fault) => GenerateEvent::Failed(fault),
+        };
+        // A client that is gone needs no end.
+        let _ = self.events.send(event).await;
+    }
+
+    fn count(&self, failed: bool, prompt_tokens: u64) {
+        let tokens = self.tokens.load(Ordering::Relaxed);
+        let first_us = self.first_us.load(Ordering::Relaxed);
+        let newest_us = self.newest_us.load(Ordering::Relaxed);
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.requests += 1;
+        rates.failed += u64::from(failed);
+        rates.tokens += tokens;
+        rates.prompt_tokens += prompt_tokens;
+        if tokens > 1 && newest_us > first_us {
+            rates.decode_tokens_per_s = (tokens - 1) as f64 * 1e6 / (newest_us - first_us) as f64;
+            rates.first_token_ms = first_us / 1000;
+        }
+    }
+}
+
+impl Job {
+    pub(super) async fn run(self, places: Arc<Semaphore>, reply: Reply) {
+        let prompt_tokens = self.prompt.len() as u64;
+        let place = tokio::select! {
+            place = places.acquire_owned() => place,
+            () = reply.closed() => return,
+        };
+        let end = match place {
+            Ok(_place) => self.compute(&reply).await,
+            Err(_) => Err(Fault::shutting_down()),
+        };
+        reply.end(end, prompt_tokens).await;
+    }
+
+    async fn compute(self, reply: &Reply) -> Result<FinishReason, Fault> {
+        match self.path.clone() {
+            Path::Home(_home) => tokio::select! {
+                end = self.at_home(reply) => end,
+                () = reply.closed() => Ok(FinishReason::Cancelled),
+            },
+            Path::Ring(ring) => self.over(ring, reply).await,
+        }
+    }
+
+    async fn at_home(self, reply: &Reply) -> Result<FinishReason, Fault> {
+        let mut session = HomeSession::new(self.host, self.prompt, self.sampling, self.tokens_max);
+        loop {
+            match session.next().await.map_err(|error| super::down(&error))? {
+                Ok(drawn) => reply.token(drawn).await,
+                Err(reason) => return Ok(reason),
+            }
+        }
+    }
+
+    async fn over(self, ring: Arc<Ring>, reply: &Reply) -> Result<FinishReason, Fault> {
+        let loaded = self.host.loaded();
+        let plan = SessionPlan {
+            ring: ring.id,
+            session: SessionId(rand::random()),
+            epoch: 1,
+            stages: ring
+                .stages
+                .iter()
+                .map(|stage| RemoteStage {
+                    node: stage.member.id,
+                    layers: stage.ready.contract.layers,
+                })
+                .collect(),
+            embedding_length: loaded.embedding_length,
+            positions_max: loaded.positions_max,
+            prompt: self.prompt,
+            tokens_max: self.tokens_max,
+            sampling: self.sampling,
+            retained_bytes_max: RETAINED_BYTES_MAX,
+            stage_retained_bytes_max: RETAINED_BYTES_MAX,
+        };
+        let machine = Session::new(plan.clone()).map_err(|error| match error {
+            PlanError::PromptTooLong { prompt, positions_max } => {
+                Fault::context_exceeded(prompt as u32, positions_max)
+            }
+            error => Fault::internal(error.to_string()),
+        })?;
+        session::run(ring.clone(), plan, machine, reply).await.map_err(|fault| explain(&ring, &fault))
+    }
+}
+
+/// A session's fault for the client, with the names that people gave their nodes.
+fn explain(ring: &Ring, fault: &SessionFault) -> Fault {
+    match fault {
+        SessionFault::Engine { .. } => Fault::internal(fault.to_string()),
+        SessionFault::Peer { stage, .. } => {
+            let name = ring.stages.get(stage.stage as usize - 1).map(|s| s.member.name.as_str());
+            Fault::peer_lost(format!("{fault} (the node is called {:?})", name.unwrap_or_default()))
+        }
+        SessionFault::Late { .. } => Fault::peer_lost(fault.to_string()),
+    }
+}

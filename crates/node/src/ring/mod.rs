@@ -1,0 +1,477 @@
+//! The coordinator's side of a ring.
+//!
+//! # Story
+//!
+//! With `--split N` a [`Coordinator`] owns one task. It waits until N members are linked, loads head and tail here, asks
+//! each member to load its stage, connects the hops ([`form`]), publishes the [`Ring`], and watches it. When a member is lost
+//! or a hop ends, the ring is broken: its sessions fail with an error that names the peer, and the task begins again with
+//! whoever is there. Head and tail stay loaded all the time.
+//!
+//! Each request has a task of its own ([`session`]) which feeds a `swarm::session` machine. Frames that come back from the
+//! last stage find their session by its id.
+
+pub mod form;
+pub mod session;
+
+use crate::home::{EngineSettings, part};
+use crate::status::{RingStatus, StageStatus};
+use bytes::Bytes;
+use engine::{EngineError, Supervisor};
+use net::{EndReason, HopReceiver, HopSender, IncomingHop, Links, Net};
+use proto::host::Role;
+use proto::ids::{NodeId, RingId, SessionId};
+use proto::member::{Member, Membership};
+use proto::ring::{EpochAnswer, HopBody, LinkBody, RingReady, RingRefused, SessionFailed};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use swarm::session::Event;
+use swarm::split::Split;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+/// What happens that a coordinator must know; more that wait make the dispatcher wait.
+const NEWS_MAX: usize = 256;
+/// Frames that may wait for the hop to the first stage.
+const FRAMES_QUEUED_MAX: usize = 64;
+/// Events that may wait for one session: several times what can be in flight for it.
+const SESSION_EVENTS_MAX: usize = 64;
+/// The pause before a ring is formed again.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How long a member that refused is left alone, as long as others can be asked.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+
+/// What happened, for the coordinator's task.
+#[derive(Debug)]
+pub enum News {
+    /// A member is linked.
+    Up(Member),
+    /// A member has been silent; the loss of its link follows.
+    Silent(NodeId, u64),
+    /// A member's link is lost.
+    Lost(NodeId, EndReason),
+    /// A member has loaded its stage.
+    Ready(NodeId, RingReady),
+    /// A member has not, or no longer.
+    Refused(NodeId, RingRefused),
+    /// A stage cannot go on with a session.
+    Failed(NodeId, SessionFailed),
+    /// A stage says where it stands.
+    Answer(NodeId, EpochAnswer),
+    /// A stage wants to return activations.
+    Hop(IncomingHop),
+}
+
+/// How a ring stands.
+#[derive(Debug, Clone)]
+pub enum State {
+    /// Too few members are linked.
+    Waiting {
+        /// How many are.
+        have: usize,
+        /// Why the ring before broke, or was not formed.
+        why: Option<String>,
+    },
+    /// Stages load.
+    Forming(RingId),
+    /// Requests can run.
+    Up(Arc<Ring>),
+}
+
+/// What is needed to form rings.
+#[derive(Debug)]
+pub struct Plan {
+    /// The endpoint.
+    pub net: Net,
+    /// The links.
+    pub links: Links,
+    /// This node's proof, for hops.
+    pub membership: Membership,
+    /// The engine's settings.
+    pub engine: EngineSettings,
+    /// The model.
+    pub model: store::models::Model,
+    /// Which layers go where.
+    pub split: Split,
+    /// The stage files that stay here.
+    pub head: PathBuf,
+    /// See [`Plan::head`].
+    pub tail: PathBuf,
+}
+
+/// The coordinator of a ring, until it is dropped.
+#[derive(Debug)]
+pub struct Coordinator {
+    state: watch::Receiver<State>,
+    news: mpsc::Sender<News>,
+    split: Split,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Coordinator {
+    /// Starts to form a ring.
+    #[must_use]
+    pub fn start(plan: Plan) -> Self {
+        let (publish, state) = watch::channel(State::Waiting { have: 0, why: None });
+        let (news, inbox) = mpsc::channel(NEWS_MAX);
+        let split = plan.split.clone();
+        let parts = vec![part(Role::Head, &plan.head), part(Role::Tail, &plan.tail)];
+        let launch = plan.engine.launch.clone();
+        let engine = Arc::new(Supervisor::start(launch, plan.engine.load(parts)));
+        let (members, refused) = (BTreeMap::new(), HashMap::new());
+        let tasks = TaskTracker::new();
+        let work = Work { plan, engine, publish, inbox, members, refused, tasks };
+        Self { state, news, split, task: tokio::spawn(work.run()) }
+    }
+
+    /// Tells the task what happened.
+    pub async fn tell(&self, news: News) {
+        // The task ends with us, so somebody listens.
+        let _ = self.news.send(news).await;
+    }
+
+    /// Whether a hop of this ring comes back to us: the one that is being formed, or is up.
+    #[must_use]
+    pub fn expects(&self, ring: RingId) -> bool {
+        match &*self.state.borrow() {
+            State::Waiting { .. } => false,
+            State::Forming(forming) => *forming == ring,
+            State::Up(up) => up.id == ring,
+        }
+    }
+
+    /// How the ring stands now, and every change of it.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    /// How the ring stands, for status.
+    #[must_use]
+    pub fn status(&self) -> RingStatus {
+        let need = self.split.remote.len();
+        let (word, why, ring) = match &*self.state.borrow() {
+            State::Waiting { have, why } => {
+                let waits = format!(
+                    "{have} of {need} other nodes are linked; let more join with: myzel ticket"
+                );
+                ("waiting", Some(why.clone().unwrap_or(waits)), None)
+            }
+            State::Forming(_) => ("forming", None, None),
+            State::Up(ring) => ("up", None, Some(ring.clone())),
+        };
+        RingStatus {
+            split: need as u32,
+            state: word.to_owned(),
+            why,
+            ring: ring.as_ref().map(|ring| ring.id),
+            head: Some(self.split.head),
+            tail: Some(self.split.tail),
+            stages: ring.map(|ring| ring.stages.iter().map(StageHost::status).collect()).unwrap_or_default(),
+        }
+    }
+}
+
+/// A remote stage of a ring that is up.
+#[derive(Debug, Clone)]
+pub struct StageHost {
+    /// Who hosts it.
+    pub member: Member,
+    /// What it said when it had loaded.
+    pub ready: RingReady,
+    /// Which, from 1.
+    pub stage: u32,
+    /// Whether its bits equal ours.
+    pub same_class: bool,
+}
+
+impl StageHost {
+    fn status(&self) -> StageStatus {
+        StageStatus {
+            stage: self.stage,
+            node: self.member.id,
+            name: self.member.name.clone(),
+            layers: self.ready.contract.layers,
+            load_ms: self.ready.load_ms,
+            same_class: self.same_class,
+        }
+    }
+}
+
+/// A ring that is up. Sessions hold it.
+#[derive(Debug)]
+pub struct Ring {
+    /// Its name.
+    pub id: RingId,
+    /// The remote stages in their order.
+    pub stages: Vec<StageHost>,
+    /// Head and tail.
+    pub engine: Arc<Supervisor>,
+    links: Links,
+    hop: mpsc::Sender<(HopBody, Bytes)>,
+    sessions: Mutex<HashMap<SessionId, mpsc::Sender<Event>>>,
+    /// Fires when the ring is broken.
+    ended: CancellationToken,
+    /// Why, for people.
+    why: Mutex<Option<String>>,
+}
+
+impl Ring {
+    /// Opens a session's mailbox.
+    fn enter(&self, session: SessionId) -> mpsc::Receiver<Event> {
+        let (sender, receiver) = mpsc::channel(SESSION_EVENTS_MAX);
+        self.sessions().insert(session, sender);
+        receiver
+    }
+
+    fn leave(&self, session: SessionId) {
+        self.sessions().remove(&session);
+    }
+
+    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, mpsc::Sender<Event>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts an event into a session's mailbox. A full mailbox means a peer that sends what nobody asked for:
+    /// the session loses its mailbox, and fails.
+    fn deliver(&self, session: SessionId, event: Event) {
+        let mut sessions = self.sessions();
+        if let Some(mailbox) = sessions.get(&session)
+            && mailbox.try_send(event).is_err()
+        {
+            sessions.remove(&session);
+        }
+    }
+
+    fn deliver_all(&self, event: impl Fn() -> Event) {
+        let sessions: Vec<SessionId> = self.sessions().keys().copied().collect();
+        for session in sessions {
+            self.deliver(session, event());
+        }
+    }
+
+    /// The stage that a node hosts, from 1.
+    fn stage_of(&self, node: NodeId) -> Option<u32> {
+        self.stages.iter().find(|stage| stage.member.id == node).map(|stage| stage.stage)
+    }
+
+    /// Why the ring is broken, with the next step.
+    #[must_use]
+    pub fn why(&self) -> Option<String> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn end(&self, why: String) {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.ended.cancel();
+    }
+}
+
+/// The coordinator's task.
+struct Work {
+    plan: Plan,
+    engine: Arc<Supervisor>,
+    publish: watch::Sender<State>,
+    inbox: mpsc::Receiver<News>,
+    /// Members that are linked.
+    members: BTreeMap<NodeId, Member>,
+    /// Members that refused, and when.
+    refused: HashMap<NodeId, std::time::Instant>,
+    /// The two ends of the hops of a ring.
+    tasks: TaskTracker,
+}
+
+impl Work {
+    async fn run(mut self) {
+        let mut why = None;
+        loop {
+            let Some(chosen) = self.gather(why.take()).await else { return };
+            let id = RingId(rand::random());
+            self.publish.send_replace(State::Forming(id));
+            match self.form(id, chosen).await {
+                Ok(ring) => {
+                    info!(ring = %ring.id.short(), stages = ring.stages.len(), "the ring is up");
+                    self.publish.send_replace(State::Up(ring.clone()));
+                    self.watch(&ring).await;
+                    self.break_up(&ring);
+                    why = ring.why();
+                }
+                Err(fault) => {
+                    if let Some(node) = fault.node {
+                        self.refused.insert(node, std::time::Instant::now());
+                    }
+                    why = Some(fault.to_string());
+                }
+            }
+            if let Some(why) = &why {
+                warn!(%why, "there is no ring");
+            }
+            let have = self.members.len();
+            self.publish.send_replace(State::Waiting { have, why: why.clone() });
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Waits until enough members are linked, and chooses. `None` when nobody sends news any more.
+    async fn gather(&mut self, mut why: Option<String>) -> Option<Vec<Member>> {
+        let need = self.plan.split.remote.len();
+        loop {
+            while let Ok(news) = self.inbox.try_recv() {
+                self.note(&news);
+            }
+            self.refused.retain(|_, at| at.elapsed() < REFUSED_FOR);
+            // Those that refused a moment ago come last: others may do better.
+            let mut candidates: Vec<&Member> = self.members.values().collect();
+            candidates.sort_by_key(|member| self.refused.contains_key(&member.id));
+            let fresh = candidates.iter().filter(|m| !self.refused.contains_key(&m.id)).count();
+            if candidates.len() >= need && (fresh >= need || self.refused.is_empty()) {
+                return Some(candidates.into_iter().take(need).cloned().collect());
+            }
+            let state = State::Waiting { have: self.members.len(), why: why.clone() };
+            self.publish.send_replace(state);
+            // Silence is news, too: a refusal is forgotten after a while.
+            match tokio::time::timeout(REFUSED_FOR, self.inbox.recv()).await {
+                Ok(Some(news)) => {
+                    if matches!(news, News::Up(_)) && self.members.len() + 1 >= need {
+                        why = None;
+                    }
+                    self.note(&news);
+                }
+                Ok(None) => return None,
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn note(&mut self, news: &News) {
+        match news {
+            News::Up(member) => {
+                self.refused.remove(&member.id);
+                self.members.insert(member.id, member.clone());
+            }
+            News::Lost(node, _) => {
+                self.members.remove(node);
+            }
+            _ => {}
+        }
+    }
+
+    /// Hands on what concerns sessions, until the ring is broken.
+    async fn watch(&mut self, ring: &Arc<Ring>) {
+        loop {
+            let news = tokio::select! {
+                () = ring.ended.cancelled() => return,
+                news = self.inbox.recv() => news,
+            };
+            let Some(news) = news else { return };
+            self.note(&news);
+            match news {
+                News::Silent(node, silent_ms) => {
+                    if let Some(stage) = ring.stage_of(node) {
+                        ring.deliver_all(|| Event::PeerSilent { stage, silent_ms });
+                    }
+                }
+                News::Lost(node, reason) => {
+                    if let Some(stage) = ring.stage_of(node) {
+                        ring.deliver_all(|| Event::LinkLost { stage });
+                        return ring.end(lost(ring, stage, &reason.to_string()));
+                    }
+                }
+                News::Refused(node, refused) if refused.ring == ring.id => {
+                    if let Some(stage) = ring.stage_of(node) {
+                        ring.deliver_all(|| Event::LinkLost { stage });
+                        return ring.end(lost(ring, stage, &refused.detail));
+                    }
+                }
+                News::Failed(node, failed) if failed.at.ring == ring.id => {
+                    if let Some(stage) = ring.stage_of(node) {
+                        ring.deliver(failed.at.session, Event::StageFailed { stage, failed });
+                    }
+                }
+                News::Answer(node, answer) if answer.at.ring == ring.id => {
+                    if let Some(stage) = ring.stage_of(node) {
+                        ring.deliver(answer.at.session, Event::EpochAnswer { stage, answer });
+                    }
+                }
+                News::Hop(hop) => hop.refuse(proto::ring::RefusalCode::NoRoom).await,
+                _ => {}
+            }
+        }
+    }
+
+    /// Tells the stages that are left, and the sessions.
+    fn break_up(&self, ring: &Ring) {
+        for stage in &ring.stages {
+            // Whoever is lost learns it by itself.
+            let _ = self.plan.links.send(stage.member.id, LinkBody::CloseRing(ring.id));
+        }
+        let stage = ring.stages.len() as u32;
+        ring.deliver_all(|| Event::LinkLost { stage });
+        ring.end("the ring was closed".to_owned());
+    }
+}
+
+/// Why a ring is broken, naming the stage that was lost.
+fn lost(ring: &Ring, stage: u32, reason: &str) -> String {
+    let host = &ring.stages[stage as usize - 1];
+    let Member { id, name, .. } = &host.member;
+    format!(
+        "stage {stage} (layers {}) on node {} \"{name}\" is lost: {reason}; start that node again, or let \
+         another one join with: myzel ticket",
+        host.ready.contract.layers,
+        id.short(),
+    )
+}
+
+/// Writes frames to the first stage until the hop ends.
+async fn write_frames(
+    ring: Arc<Ring>,
+    mut hop: HopSender,
+    mut frames: mpsc::Receiver<(HopBody, Bytes)>,
+) {
+    loop {
+        let frame = tokio::select! {
+            () = ring.ended.cancelled() => return,
+            reason = hop.ended() => return ring.end(lost(&ring, 1, &reason.to_string())),
+            frame = frames.recv() => frame,
+        };
+        let Some((body, payload)) = frame else { return };
+        if let Err(reason) = hop.send(body, payload).await {
+            return ring.end(lost(&ring, 1, &reason.to_string()));
+        }
+    }
+}
+
+/// Hands frames from the last stage to their sessions until the hop ends.
+async fn read_frames(ring: Arc<Ring>, mut hop: HopReceiver) {
+    loop {
+        let frame = tokio::select! {
+            () = ring.ended.cancelled() => return,
+            frame = hop.recv() => frame,
+        };
+        match frame {
+            Ok((HopBody::Rows(rows), payload)) => {
+                ring.deliver(rows.session, Event::Returned { rows, payload });
+            }
+            Ok((HopBody::Open(_), _)) => {}
+            Err(reason) => {
+                let last = ring.stages.len() as u32;
+                return ring.end(lost(&ring, last, &reason.to_string()));
+            }
+        }
+    }
+}
+
+/// Why head and tail are not there.
+pub(crate) fn engine_down(error: &EngineError) -> String {
+    format!("the engine with head and tail is not there: {error}")
+}

@@ -1,0 +1,336 @@
+//! Layers that this node hosts for other coordinators.
+//!
+//! # Story
+//!
+//! [`Stages`] keeps a task for each ring that asked for a stage here. The task cuts and loads the layers, compares contracts,
+//! calls the stage behind it, tells the coordinator, and then feeds a `swarm::stage` machine ([`serve`]). It ends when the
+//! coordinator closes the ring or is lost, and everything that it held goes with it: engine-host, caches, hops.
+
+mod serve;
+
+use crate::home::{EngineSettings, part};
+use crate::ring::form::contract;
+use crate::status::HostingStatus;
+use engine::{EngineError, Supervisor};
+use net::{HopSender, IncomingHop, Links, Net};
+use proto::gguf::Header;
+use proto::host::{FailCode, Loaded, Role, SESSIONS_MAX};
+use proto::ids::{NodeId, RingId};
+use proto::member::Membership;
+use proto::model::{LAYERS_MAX, LayerRange};
+use proto::ring::{
+    DETAIL_BYTES_MAX, HopHello, LinkBody, OpenRing, RefusalCode, RingReady, RingRefused,
+    STAGES_MAX,
+};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use store::models::{Model, Models};
+use store::stages::{StageRequest, Stages as StageFiles};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+/// Rings that may have a stage here at once.
+pub const HOSTED_MAX: usize = 8;
+/// Messages that may wait for a ring's task; a coordinator that sends more is cut off.
+const INPUTS_MAX: usize = 256;
+/// How long a hop may be early: its ring is not known here yet.
+const EARLY_HOP_MAX: Duration = Duration::from_secs(5);
+/// How often an early hop looks whether its ring is known.
+const EARLY_HOP_POLL: Duration = Duration::from_millis(20);
+
+/// What a ring's task is told.
+#[derive(Debug)]
+enum Input {
+    /// The stage before wants to send.
+    Hop(IncomingHop),
+    /// The coordinator says something about a session.
+    Control(LinkBody),
+}
+
+#[derive(Debug)]
+struct Hosted {
+    coordinator: NodeId,
+    status: HostingStatus,
+    inputs: mpsc::Sender<Input>,
+    stop: CancellationToken,
+}
+
+/// What every stage needs.
+#[derive(Debug)]
+struct Needs {
+    net: Net,
+    links: Links,
+    membership: Membership,
+    engine: EngineSettings,
+    models: Models,
+    /// The model that this node itself runs; it may be outside the store.
+    own: Model,
+    files: StageFiles,
+}
+
+/// The stages that this node hosts. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Stages {
+    needs: Arc<Needs>,
+    hosted: Arc<Mutex<HashMap<RingId, Hosted>>>,
+    tasks: TaskTracker,
+}
+
+impl Stages {
+    /// Ready to host.
+    #[must_use]
+    pub fn new(
+        (net, links): (Net, Links),
+        membership: Membership,
+        engine: EngineSettings,
+        (models, own): (Models, Model),
+        files: StageFiles,
+    ) -> Self {
+        let needs = Arc::new(Needs { net, links, membership, engine, models, own, files });
+        Self { needs, hosted: Arc::default(), tasks: TaskTracker::new() }
+    }
+
+    fn hosted(&self) -> std::sync::MutexGuard<'_, HashMap<RingId, Hosted>> {
+        self.hosted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is hosted, for status.
+    #[must_use]
+    pub fn status(&self) -> Vec<HostingStatus> {
+        self.hosted().values().map(|hosted| hosted.status.clone()).collect()
+    }
+
+    /// A coordinator asks for a stage. Answers it when the stage is loaded, or why it is not.
+    pub fn open(&self, coordinator: NodeId, open: OpenRing) {
+        let ring = open.ring;
+        let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
+        let stop = CancellationToken::new();
+        let status = HostingStatus {
+            ring,
+            coordinator,
+            stage: open.stage,
+            layers: open.contract.layers,
+            model: open.model_name.clone(),
+        };
+        {
+            let mut hosted = self.hosted();
+            if hosted.len() >= HOSTED_MAX || hosted.contains_key(&ring) {
+                drop(hosted);
+                let detail = format!("{HOSTED_MAX} rings have a stage here already");
+                return refuse(&self.needs.links, coordinator, ring, RefusalCode::NoRoom, &detail);
+            }
+            let stop = stop.clone();
+            hosted.insert(ring, Hosted { coordinator, status, inputs, stop });
+        }
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            let work = this.needs.host(coordinator, open, inbox);
+            let ended = tokio::select! {
+                ended = work => ended,
+                () = stop.cancelled() => Ok(()),
+            };
+            this.hosted().remove(&ring);
+            if let Err(refusal) = ended {
+                warn!(ring = %ring.short(), detail = %refusal.detail, "a stage is not hosted");
+                refuse(&this.needs.links, coordinator, ring, refusal.code, &refusal.detail);
+            }
+        });
+    }
+
+    /// A coordinator says something about a session of its ring. Others are not heard.
+    pub fn control(&self, peer: NodeId, ring: RingId, body: LinkBody) {
+        let mut hosted = self.hosted();
+        let Some(stage) = hosted.get(&ring).filter(|stage| stage.coordinator == peer) else {
+            return;
+        };
+        if stage.inputs.try_send(Input::Control(body)).is_err() {
+            warn!(ring = %ring.short(), "a coordinator says more than a stage can take in");
+            if let Some(stage) = hosted.remove(&ring) {
+                stage.stop.cancel();
+            }
+        }
+    }
+
+    /// A coordinator closes its ring.
+    pub fn close(&self, peer: NodeId, ring: RingId) {
+        let hosted = self.hosted();
+        if let Some(stage) = hosted.get(&ring).filter(|stage| stage.coordinator == peer) {
+            stage.stop.cancel();
+        }
+    }
+
+    /// The link to a member is lost: what it coordinated ends.
+    pub fn lost(&self, peer: NodeId) {
+        for stage in self.hosted().values().filter(|stage| stage.coordinator == peer) {
+            stage.stop.cancel();
+        }
+    }
+
+    /// A stage before one of ours wants to send. It may be a little early.
+    pub async fn hop(&self, hop: IncomingHop) {
+        let deadline = Instant::now() + EARLY_HOP_MAX;
+        loop {
+            let inputs = self.hosted().get(&hop.hello.ring).map(|hosted| hosted.inputs.clone());
+            match inputs {
+                Some(inputs) => {
+                    // A task that has just ended refuses by dropping the hop.
+                    let _ = inputs.try_send(Input::Hop(hop));
+                    return;
+                }
+                None if Instant::now() < deadline => tokio::time::sleep(EARLY_HOP_POLL).await,
+                None => return hop.refuse(RefusalCode::UnknownSession).await,
+            }
+        }
+    }
+
+    /// Ends every stage.
+    pub async fn shut_down(&self) {
+        for stage in self.hosted().values() {
+            stage.stop.cancel();
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+fn refuse(links: &Links, to: NodeId, ring: RingId, code: RefusalCode, detail: &str) {
+    let mut end = detail.len().min(DETAIL_BYTES_MAX);
+    while !detail.is_char_boundary(end) {
+        end -= 1;
+    }
+    let detail = detail[..end].to_owned();
+    // A coordinator whose link is lost has learnt of the end by that.
+    let _ = links.send(to, LinkBody::RingRefused(RingRefused { ring, code: Some(code), detail }));
+}
+
+/// Why a stage is not hosted, or no longer.
+#[derive(Debug)]
+struct Refusal {
+    code: RefusalCode,
+    detail: String,
+}
+
+fn refusal(code: RefusalCode, detail: impl ToString) -> Refusal {
+    Refusal { code, detail: detail.to_string() }
+}
+
+impl From<EngineError> for Refusal {
+    fn from(error: EngineError) -> Self {
+        let code = match &error {
+            EngineError::Failed(failed) => match failed.code {
+                FailCode::NoRoom => RefusalCode::NoRoom,
+                FailCode::Unloadable | FailCode::Unsupported => RefusalCode::ModelUnusable,
+                FailCode::BadCall | FailCode::Compute => RefusalCode::EngineFailed,
+            },
+            _ => RefusalCode::EngineFailed,
+        };
+        refusal(code, error)
+    }
+}
+
+impl Needs {
+    /// Hosts a stage from loading to its end.
+    async fn host(
+        &self,
+        coordinator: NodeId,
+        open: OpenRing,
+        inbox: mpsc::Receiver<Input>,
+    ) -> Result<(), Refusal> {
+        let begun = Instant::now();
+        check(&open)?;
+        let model = self.find(&open)?;
+        let layers = open.contract.layers;
+        let request = StageRequest {
+            source: model.path,
+            model: model.blake3,
+            role: Role::Middle,
+            layers,
+        };
+        let unusable = |error| refusal(RefusalCode::ModelUnusable, error);
+        let file = self.files.get(request).await.map_err(unusable)?;
+        let supervisor = self.load(&open, &file);
+        let host = supervisor.ready().await?;
+        let mine = contract(model.blake3, layers, open.contract.numerics, host.loaded());
+        compare(&mine, &open, host.loaded())?;
+        let hop = self.call_successor(&open).await?;
+        let load_ms = begun.elapsed().as_millis() as u64;
+        let ready = RingReady { ring: open.ring, contract: mine, load_ms };
+        info!(ring = %open.ring.short(), stage = open.stage, %layers, load_ms, "a stage is hosted");
+        self.links
+            .send(coordinator, LinkBody::RingReady(ready))
+            .map_err(|error| refusal(RefusalCode::EngineFailed, error))?;
+        let links = self.links.clone();
+        serve::Serve::new(links, coordinator, &open, supervisor, hop)?.run(inbox).await
+    }
+
+    fn find(&self, open: &OpenRing) -> Result<Model, Refusal> {
+        let root = open.contract.model;
+        if self.own.blake3 == root {
+            return Ok(self.own.clone());
+        }
+        self.models.find_by_hash(root).ok_or_else(|| {
+            let name = &open.model_name;
+            let detail = format!(
+                "the model {name:?} (BLAKE3 {}) is not on this node; fetch it there with: myzel model pull {name}",
+                root.short()
+            );
+            refusal(RefusalCode::ModelMissing, detail)
+        })
+    }
+
+    fn load(&self, open: &OpenRing, file: &Path) -> Supervisor {
+        let settings = EngineSettings {
+            numerics: open.contract.numerics,
+            positions_max: open.positions_max,
+            sessions_max: open.sessions_max,
+            ..self.engine.clone()
+        };
+        let spec = settings.load(vec![part(Role::Middle, file)]);
+        Supervisor::start(settings.launch, spec)
+    }
+
+    async fn call_successor(&self, open: &OpenRing) -> Result<HopSender, Refusal> {
+        let membership = self.membership.clone();
+        let hello = HopHello { ring: open.ring, from_stage: open.stage, membership };
+        let called = self.net.dial_hop(&open.successor, &hello).await;
+        called.map_err(|error| refusal(RefusalCode::SuccessorLost, error))
+    }
+}
+
+/// Checks the numbers of a request before anything is done for it.
+fn check(open: &OpenRing) -> Result<(), Refusal> {
+    let LayerRange { first, end } = open.contract.layers;
+    let sane = first < end
+        && end <= LAYERS_MAX
+        && (1..=STAGES_MAX).contains(&open.stages)
+        && (1..=open.stages).contains(&open.stage)
+        && (1..=SESSIONS_MAX).contains(&open.sessions_max)
+        && open.positions_max > 0;
+    if sane { Ok(()) } else { Err(refusal(RefusalCode::BadShape, "the request makes no sense")) }
+}
+
+fn compare(mine: &proto::ring::Contract, open: &OpenRing, loaded: &Loaded) -> Result<(), Refusal> {
+    if let Some(what) = mine.conflict(&open.contract) {
+        let detail = format!("this node differs in: {what}; run the same version of Myzel on both");
+        return Err(refusal(RefusalCode::ContractMismatch, detail));
+    }
+    if loaded.positions_max < open.positions_max {
+        return Err(refusal(RefusalCode::NoRoom, "the context does not fit here"));
+    }
+    Ok(())
+}
+
+/// The header of a model file that was verified or preflighted before.
+///
+/// # Errors
+///
+/// When the file cannot be read or is not a model.
+pub fn header(path: &Path) -> anyhow::Result<Header> {
+    let file = std::fs::File::open(path)?;
+    let bytes = file.metadata()?.len();
+    Ok(Header::read(std::io::BufReader::new(file), bytes)?)
+}

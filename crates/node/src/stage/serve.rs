@@ -1,0 +1,209 @@
+//! A hosted stage at work: carries out what its `swarm::stage` machine wants.
+
+use super::{Input, Refusal, refusal};
+use bytes::Bytes;
+use engine::{Answers, EngineError, Supervisor};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use net::{EndReason, HopReceiver, HopSender, IncomingHop, Links};
+use proto::host::{Answer, Trim};
+use proto::ids::{NodeId, SessionId};
+use proto::ring::{HopBody, LinkBody, OpenRing, RETAINED_BYTES_MAX, RefusalCode};
+use std::collections::VecDeque;
+use std::time::Duration;
+use swarm::stage::{Compute, Effect, Event, Stage, StagePlan};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// How often the machine is told the time.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The task of one hosted stage.
+pub(super) struct Serve {
+    links: Links,
+    coordinator: NodeId,
+    predecessor: NodeId,
+    from_stage: u32,
+    machine: Stage,
+    engine: Supervisor,
+    forward: HopSender,
+    /// The hop from the stage before, once it has called.
+    hop: Option<HopReceiver>,
+    /// Calls to the engine that are not answered; `None` for those whose answer is not waited for.
+    calls: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
+    begun: Instant,
+}
+
+impl Serve {
+    pub(super) fn new(
+        links: Links,
+        coordinator: NodeId,
+        open: &OpenRing,
+        engine: Supervisor,
+        forward: HopSender,
+    ) -> Result<Self, Refusal> {
+        let loaded = engine.host()?.loaded().clone();
+        let plan = StagePlan {
+            ring: open.ring,
+            stage: open.stage,
+            stages: open.stages,
+            embedding_length: loaded.embedding_length,
+            positions_max: open.positions_max,
+            sessions_max: open.sessions_max,
+            retained_bytes_max: RETAINED_BYTES_MAX,
+        };
+        let machine =
+            Stage::new(plan).map_err(|error| refusal(RefusalCode::BadShape, error))?;
+        Ok(Self {
+            links,
+            coordinator,
+            predecessor: open.predecessor,
+            from_stage: open.stage - 1,
+            machine,
+            engine,
+            forward,
+            hop: None,
+            calls: FuturesUnordered::new(),
+            begun: Instant::now(),
+        })
+    }
+
+    /// Serves until the stage behind is lost. Dropping the future is the other end.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Input>) -> Result<(), Refusal> {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let event = tokio::select! {
+                input = inbox.recv() => match input {
+                    Some(Input::Control(body)) => control(body),
+                    Some(Input::Hop(hop)) => {
+                        self.accept(hop).await;
+                        None
+                    }
+                    None => return Ok(()),
+                },
+                frame = next_frame(&mut self.hop) => match frame {
+                    Ok((HopBody::Open(open), _)) => Some(Event::Open(open)),
+                    Ok((HopBody::Rows(rows), payload)) => Some(Event::Rows { rows, payload }),
+                    Err(reason) => {
+                        tracing::debug!(%reason, "the hop from the stage before ended");
+                        self.hop = None;
+                        None
+                    }
+                },
+                Some(event) = self.calls.next() => event,
+                reason = self.forward.ended() => {
+                    self.handle(Event::SuccessorLost).await;
+                    let detail = format!("the hop to the next stage ended: {reason}");
+                    return Err(refusal(RefusalCode::SuccessorLost, detail));
+                }
+                _ = ticks.tick() => Some(Event::Tick),
+            };
+            if let Some(event) = event {
+                self.handle(event).await;
+            }
+        }
+    }
+
+    /// Only the stage before may send; a newer hop of its own takes the place of an older one.
+    async fn accept(&mut self, hop: IncomingHop) {
+        if hop.peer != self.predecessor || hop.hello.from_stage != self.from_stage {
+            return hop.refuse(RefusalCode::NotAMember).await;
+        }
+        if let Ok(hop) = hop.accept().await {
+            self.hop = Some(hop);
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let now_ms = self.begun.elapsed().as_millis() as u64;
+            for effect in self.machine.handle(event, now_ms) {
+                match effect {
+                    Effect::Compute(compute) => events.extend(self.compute(compute).await),
+                    Effect::Forward { body, payload } => {
+                        // The end of the hop is noticed by the loop.
+                        let _ = self.forward.send(body, payload).await;
+                    }
+                    Effect::TrimCache { session, length } => self.trim(session, length).await,
+                    Effect::DropCache { session } => {
+                        if let Ok(host) = self.engine.host() {
+                            host.drop_session(session);
+                        }
+                    }
+                    Effect::Tell(body) => {
+                        // A lost link to the coordinator ends this task.
+                        let _ = self.links.send(self.coordinator, body);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Queues a call to the engine, in order; its answer comes as an event. An event at once is a failure.
+    async fn compute(&mut self, compute: Compute) -> Option<Event> {
+        let called = match self.engine.host() {
+            Ok(host) => host.run(compute.run(), &compute.payload).await,
+            Err(error) => Err(error),
+        };
+        match called {
+            Ok(answers) => {
+                self.calls.push(Box::pin(async move { Some(computed(answers, &compute).await) }));
+                None
+            }
+            Err(error) => Some(failed(&compute, &error)),
+        }
+    }
+
+    async fn trim(&mut self, session: SessionId, length: u32) {
+        let Ok(host) = self.engine.host() else { return };
+        if let Ok(mut answers) = host.trim(Trim { session, length }).await {
+            self.calls.push(Box::pin(async move {
+                if let Some(Err(error)) = answers.next().await {
+                    // The next frame for the session then fails, since its position is not the cache's end.
+                    tracing::warn!(%error, "a cache was not cut");
+                }
+                None
+            }));
+        }
+    }
+}
+
+fn control(body: LinkBody) -> Option<Event> {
+    match body {
+        LinkBody::CloseSession(at) => Some(Event::Close(at)),
+        LinkBody::Ack(ack) => Some(Event::Ack(ack)),
+        LinkBody::Epoch(at) => Some(Event::Epoch(at)),
+        _ => None,
+    }
+}
+
+async fn next_frame(hop: &mut Option<HopReceiver>) -> Result<(HopBody, Bytes), EndReason> {
+    match hop {
+        Some(hop) => hop.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn computed(mut answers: Answers, compute: &Compute) -> Event {
+    match answers.next().await.unwrap_or(Err(EngineError::OutOfTurn)) {
+        Ok((Answer::Rows(_), output)) => Event::Computed {
+            session: compute.session,
+            epoch: compute.epoch,
+            position: compute.position,
+            output,
+        },
+        Ok(_) => failed(compute, &EngineError::OutOfTurn),
+        Err(error) => failed(compute, &error),
+    }
+}
+
+fn failed(compute: &Compute, error: &EngineError) -> Event {
+    Event::ComputeFailed {
+        session: compute.session,
+        epoch: compute.epoch,
+        position: compute.position,
+        detail: error.to_string(),
+    }
+}

@@ -1,0 +1,160 @@
+//! What `myzel status` shows, as JSON and for people.
+
+use proto::ids::{CommonsId, Hash, NodeId, RingId};
+use proto::model::{LayerRange, Numerics};
+use serde::{Deserialize, Serialize};
+
+/// Everything about a running node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of Myzel.
+    pub version: String,
+    /// The node's key.
+    pub node: NodeId,
+    /// What its owner calls it.
+    pub name: String,
+    /// The commons.
+    pub commons: CommonsId,
+    /// The OpenAI-compatible endpoint.
+    pub api: String,
+    /// Grows with every start.
+    pub incarnation: u64,
+    /// Seconds since the node was ready; `None` before.
+    pub ready_s: Option<u64>,
+    /// The model.
+    pub model: ModelStatus,
+    /// Where requests are answered now.
+    pub answers: Answers,
+    /// The ring, where `--split` asks for one.
+    pub ring: Option<RingStatus>,
+    /// Layers that this node hosts for others.
+    pub hosting: Vec<HostingStatus>,
+    /// The other members that this node knows.
+    pub nodes: Vec<NodeStatus>,
+    /// How fast it goes.
+    pub rates: Rates,
+}
+
+/// Where requests are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answers {
+    /// The whole model on this machine.
+    Home,
+    /// Over the ring.
+    Ring,
+    /// Nowhere: the ring is broken, or the engine is starting.
+    Nowhere,
+}
+
+/// The model of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelStatus {
+    /// Its name.
+    pub name: String,
+    /// BLAKE3 of its file.
+    pub blake3: Hash,
+    /// Size of its file.
+    pub bytes: u64,
+    /// Its layers.
+    pub layers: u32,
+    /// The numerics mode.
+    pub numerics: Numerics,
+    /// Positions of each request's context; `None` while the engine starts.
+    pub context: Option<u32>,
+    /// Requests computed at once.
+    pub sessions_max: u32,
+    /// Requests that are being answered.
+    pub sessions: u32,
+}
+
+/// A ring that this node coordinates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingStatus {
+    /// How many remote stages were asked for.
+    pub split: u32,
+    /// In one word: `waiting`, `forming`, `up`, `broken` or `impossible`.
+    pub state: String,
+    /// Why it is not up, with the next step.
+    pub why: Option<String>,
+    /// The ring's name, when there is one.
+    pub ring: Option<RingId>,
+    /// The layers that stay here at the beginning.
+    pub head: Option<LayerRange>,
+    /// The layers that stay here at the end.
+    pub tail: Option<LayerRange>,
+    /// The remote stages in their order.
+    pub stages: Vec<StageStatus>,
+}
+
+/// A remote stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageStatus {
+    /// Which, from 1.
+    pub stage: u32,
+    /// Who hosts it.
+    pub node: NodeId,
+    /// What its owner calls it.
+    pub name: String,
+    /// Its layers.
+    pub layers: LayerRange,
+    /// How long it took to load, in milliseconds.
+    pub load_ms: u64,
+    /// Whether its machine is of the same class as this one, so that equal bits are promised.
+    pub same_class: bool,
+}
+
+/// Layers hosted for another coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostingStatus {
+    /// The ring.
+    pub ring: RingId,
+    /// Its coordinator.
+    pub coordinator: NodeId,
+    /// Which stage this node is, from 1.
+    pub stage: u32,
+    /// Its layers.
+    pub layers: LayerRange,
+    /// The model's name.
+    pub model: String,
+}
+
+/// Another member.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its key.
+    pub node: NodeId,
+    /// What its owner calls it.
+    pub name: String,
+    /// `up`, `dialing` or `waiting`.
+    pub state: String,
+    /// For how long, in seconds.
+    pub since_s: u64,
+    /// Round trip in milliseconds, once measured.
+    pub rtt_ms: Option<f64>,
+    /// Where it was last reached.
+    pub addrs: Vec<String>,
+    /// Why there is no link.
+    pub why: Option<String>,
+}
+
+/// Counters and rates since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Requests answered or failed.
+    pub requests: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// Tokens answered.
+    pub tokens: u64,
+    /// Tokens of prompts.
+    pub prompt_tokens: u64,
+    /// Tokens a second of the newest answer, without its first token.
+    pub decode_tokens_per_s: f64,
+    /// Milliseconds to the first token of the newest answer.
+    pub first_token_ms: u64,
+    /// Threads of the engine's newest step.
+    pub threads: u32,
+    /// Resident memory of the engine-host, in bytes.
+    pub engine_bytes: u64,
+}

@@ -1,0 +1,72 @@
+//! What the store writes beside the models: records about them, and remembered hashes.
+
+use crate::codec::Wire;
+use crate::ids::Hash;
+use minicbor::{CborLen, Decode, Encode};
+use serde::{Deserialize, Serialize};
+
+/// The version of [`ModelRecord`] that this build writes.
+pub const MODEL_RECORD_VERSION: u32 = 1;
+/// The largest model record that is read, in bytes.
+pub const MODEL_RECORD_BYTES_MAX: u64 = 64 << 10;
+
+/// What is known about a model file in the store: a TOML file beside it, named by the same hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRecord {
+    /// [`MODEL_RECORD_VERSION`] of the build that wrote it.
+    pub version: u32,
+    /// What people call the model; also its id in the API.
+    pub name: String,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the file.
+    pub sha256: Hash,
+    /// BLAKE3 of the file: the model's root, and the name of its file.
+    pub blake3: Hash,
+    /// SPDX licence expression, where the catalogue knows it.
+    pub licence: Option<String>,
+    /// Where the file came from, for people.
+    pub source: String,
+    /// When it came, in seconds since 1970 UTC.
+    pub added_s: u64,
+}
+
+/// The remembered hash of a file outside the store. It holds while size and time of change are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct PathHash {
+    /// Size of the file in bytes.
+    #[n(0)]
+    pub bytes: u64,
+    /// When the file was last changed, in nanoseconds since 1970 UTC.
+    #[n(1)]
+    pub modified_ns: u64,
+    /// BLAKE3 of the file.
+    #[n(2)]
+    pub blake3: Hash,
+}
+
+impl Wire for PathHash {
+    const WHAT: &'static str = "remembered hash";
+    const BYTES_MAX: usize = 128;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+
+    #[test]
+    fn a_remembered_hash_keeps_its_encoding() {
+        let value = PathHash {
+            bytes: 5,
+            modified_ns: 6,
+            blake3: Hash([7; 32]),
+        };
+        let bytes = codec::to_vec(&value);
+        let golden = [vec![0xa3, 0, 5, 1, 6, 2, 0x58, 32], vec![7; 32]].concat();
+        assert_eq!(bytes, golden);
+        assert_eq!(codec::from_slice::<PathHash>(&bytes).unwrap(), value);
+    }
+}

@@ -1,0 +1,365 @@
+//! The pipe between a node and its engine-host.
+//!
+//! Both ends are the same binary, so the messages need no compatibility between versions. Every [`Call`] carries a
+//! number; replies carry it back and may come in another order. A [`Task::Run`] with a burst answers once a token.
+
+use crate::codec::Wire;
+use crate::ids::SessionId;
+use crate::model::{Numerics, Sampling};
+use minicbor::{CborLen, Decode, Encode};
+
+/// The most sessions that one engine-host holds at once.
+pub const SESSIONS_MAX: u32 = 64;
+/// The longest text that one call may carry, in bytes.
+pub const TEXT_BYTES_MAX: usize = 16 << 20;
+
+/// One message from the node.
+#[derive(Debug, Clone, PartialEq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Call {
+    /// Chosen by the node; comes back in every answer.
+    #[n(0)]
+    pub id: u64,
+    /// What to do.
+    #[n(1)]
+    pub task: Task,
+}
+
+impl Wire for Call {
+    const WHAT: &'static str = "engine call";
+    const BYTES_MAX: usize = TEXT_BYTES_MAX + 4096;
+}
+
+/// What the engine-host can do.
+#[derive(Debug, Clone, PartialEq, Encode, Decode, CborLen)]
+pub enum Task {
+    /// Load; the first call, and only once in a process.
+    #[n(0)]
+    Load(#[n(0)] LoadSpec),
+    /// Text to tokens. Answer: [`Answer::Tokens`].
+    #[n(1)]
+    Tokenize(#[n(0)] Tokenize),
+    /// A conversation to the model's prompt text. Answer: [`Answer::Text`].
+    #[n(2)]
+    Render(#[n(0)] Vec<ChatMessage>),
+    /// Compute. Answer: as [`Run::output`] says.
+    #[n(3)]
+    Run(#[n(0)] Run),
+    /// Cut a session's caches to a length. Answer: [`Answer::Done`].
+    #[n(4)]
+    Trim(#[n(0)] Trim),
+    /// Forget a session, stop its burst, free its caches. Answer: [`Answer::Done`].
+    #[n(5)]
+    Drop(#[n(0)] SessionId),
+    /// Answer: [`Answer::Stats`].
+    #[n(6)]
+    Stats,
+}
+
+/// What to load and how to run it.
+#[derive(Debug, Clone, PartialEq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct LoadSpec {
+    /// One whole model; or head and tail; or one middle stage.
+    #[n(0)]
+    pub parts: Vec<Part>,
+    /// The numerics mode.
+    #[n(1)]
+    pub numerics: Numerics,
+    /// Positions of each session's cache; 0 is as many as the model was trained for.
+    #[n(2)]
+    pub positions_max: u32,
+    /// Sessions at once, at most [`SESSIONS_MAX`].
+    #[n(3)]
+    pub sessions_max: u32,
+    /// Rows of one step at most.
+    #[n(4)]
+    pub step_rows_max: u32,
+    /// A fixed number of threads; `None` adapts to the cores that are free.
+    #[n(5)]
+    pub threads: Option<u32>,
+}
+
+/// A piece of a model in an engine-host.
+#[derive(Debug, Clone, PartialEq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Part {
+    /// What it is for.
+    #[n(0)]
+    pub role: Role,
+    /// Its GGUF files: one, or the splits in their order.
+    #[n(1)]
+    pub files: Vec<String>,
+}
+
+/// What a part of a model is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, CborLen)]
+pub enum Role {
+    /// All layers: tokens in, logits out.
+    #[n(0)]
+    Whole,
+    /// Embedding and first layers: tokens in, activations out.
+    #[n(1)]
+    Head,
+    /// Layers between: activations in, activations out.
+    #[n(2)]
+    Middle,
+    /// Last layers and output: activations in, logits out.
+    #[n(3)]
+    Tail,
+}
+
+/// Text to tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Tokenize {
+    /// The text.
+    #[n(0)]
+    pub text: String,
+    /// Whether the model's begin-of-text token is put in front, where the model wants one.
+    #[n(1)]
+    pub add_special: bool,
+    /// Whether control tokens are recognised in the text: only in text that we rendered ourselves.
+    #[n(2)]
+    pub parse_special: bool,
+}
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct ChatMessage {
+    /// `system`, `user` or `assistant`.
+    #[n(0)]
+    pub role: String,
+    /// The text.
+    #[n(1)]
+    pub content: String,
+}
+
+/// Compute rows of a session.
+#[derive(Debug, Clone, PartialEq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Run {
+    /// The session; the first run at position 0 opens it.
+    #[n(0)]
+    pub session: SessionId,
+    /// Which part.
+    #[n(1)]
+    pub role: Role,
+    /// The position of the first row; must be the length of the session's cache in that part.
+    #[n(2)]
+    pub position: u32,
+    /// The tokens, for a part that takes tokens; else empty, and the payload holds f32 rows.
+    #[n(3)]
+    pub tokens: Vec<i32>,
+    /// What is wanted.
+    #[n(4)]
+    pub output: Output,
+}
+
+/// What a run is to answer.
+#[derive(Debug, Clone, PartialEq, Encode, Decode, CborLen)]
+pub enum Output {
+    /// Only the caches matter. Answer: [`Answer::Done`].
+    #[n(0)]
+    Nothing,
+    /// The activations of every row. Answer: [`Answer::Rows`].
+    #[n(1)]
+    Rows,
+    /// The logits of every row, for tests and audits. Answer: [`Answer::Rows`].
+    #[n(2)]
+    Logits,
+    /// A token drawn from the last row, and what follows from it. Answer: [`Answer::Token`].
+    #[n(3)]
+    Token(#[n(0)] Draw),
+}
+
+/// How a token is drawn, and how the engine goes on by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Draw {
+    /// How.
+    #[n(0)]
+    pub sampling: Sampling,
+    /// [`Role::Whole`]: how many tokens to draw one after the other, each fed back at once; at least 1. The burst ends
+    /// early at an end-of-generation token, at the end of the cache, or when the session is dropped.
+    /// [`Role::Tail`]: 1.
+    #[n(1)]
+    pub burst: u32,
+    /// [`Role::Tail`] only: run the head on the drawn token in the same step and answer its activations too, unless
+    /// the token ends the generation.
+    #[n(2)]
+    pub then_head: bool,
+}
+
+/// Cut caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Trim {
+    /// The session.
+    #[n(0)]
+    pub session: SessionId,
+    /// Positions that stay.
+    #[n(1)]
+    pub length: u32,
+}
+
+/// One message from the engine-host.
+#[derive(Debug, Clone, PartialEq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Reply {
+    /// The call that it answers.
+    #[n(0)]
+    pub id: u64,
+    /// Whether more answers to that call follow.
+    #[n(1)]
+    pub more: bool,
+    /// The answer.
+    #[n(2)]
+    pub answer: Answer,
+}
+
+impl Wire for Reply {
+    const WHAT: &'static str = "engine reply";
+    const BYTES_MAX: usize = TEXT_BYTES_MAX + 4096;
+}
+
+/// What the engine-host answers.
+#[derive(Debug, Clone, PartialEq, Encode, Decode, CborLen)]
+pub enum Answer {
+    /// Loaded.
+    #[n(0)]
+    Loaded(#[n(0)] Box<Loaded>),
+    /// The tokens of a text.
+    #[n(1)]
+    Tokens(#[n(0)] Vec<i32>),
+    /// Text.
+    #[n(2)]
+    Text(#[n(0)] String),
+    /// `rows` rows of f32 values in the payload.
+    #[n(3)]
+    Rows(#[n(0)] u32),
+    /// A token; the payload holds the head's activations if they were asked for.
+    #[n(4)]
+    Token(#[n(0)] Drawn),
+    /// Done.
+    #[n(5)]
+    Done,
+    /// Figures.
+    #[n(6)]
+    Stats(#[n(0)] Stats),
+    /// Not done. The session's caches are as they were before the call.
+    #[n(7)]
+    Failed(#[n(0)] Failed),
+}
+
+/// What was loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Loaded {
+    /// `general.architecture`.
+    #[n(0)]
+    pub architecture: String,
+    /// Numbers in an activation row.
+    #[n(1)]
+    pub embedding_length: u32,
+    /// Numbers in a row of logits; 1 in a middle stage.
+    #[n(2)]
+    pub vocabulary: u32,
+    /// Positions of each session's cache.
+    #[n(3)]
+    pub positions_max: u32,
+    /// Positions that the model was trained for.
+    #[n(4)]
+    pub positions_trained: u32,
+    /// Engine and build options, for [`crate::ring::Contract::build`].
+    #[n(5)]
+    pub build: String,
+    /// CPU features in use, for [`crate::ring::Contract::cpu_class`].
+    #[n(6)]
+    pub cpu_class: String,
+    /// The type of cache entries, for [`crate::ring::Contract::kv_type`].
+    #[n(7)]
+    pub kv_type: String,
+    /// Whether flash attention is on.
+    #[n(8)]
+    pub flash_attention: bool,
+}
+
+/// A drawn token.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Drawn {
+    /// The token.
+    #[n(0)]
+    pub token: i32,
+    /// The position at which it stands.
+    #[n(1)]
+    pub position: u32,
+    /// Its text: bytes, since a character may be spread over several tokens. Empty for control tokens.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub piece: Vec<u8>,
+    /// Whether it ends the generation.
+    #[n(3)]
+    pub end: bool,
+}
+
+/// Figures of an engine-host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Stats {
+    /// Open sessions.
+    #[n(0)]
+    pub sessions: u32,
+    /// Threads of the newest step.
+    #[n(1)]
+    pub threads: u32,
+    /// Rows computed in steps with more than one row a session.
+    #[n(2)]
+    pub prefill_rows: u64,
+    /// Microseconds spent on them.
+    #[n(3)]
+    pub prefill_us: u64,
+    /// Rows computed one by one.
+    #[n(4)]
+    pub decode_rows: u64,
+    /// Microseconds spent on them.
+    #[n(5)]
+    pub decode_us: u64,
+    /// Resident memory of the process in bytes.
+    #[n(6)]
+    pub resident_bytes: u64,
+}
+
+/// Why a call was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, CborLen, thiserror::Error)]
+#[cbor(map)]
+#[error("{detail}")]
+pub struct Failed {
+    /// The closed reason.
+    #[n(0)]
+    pub code: FailCode,
+    /// For people.
+    #[n(1)]
+    pub detail: String,
+}
+
+/// Closed reasons of [`Failed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, CborLen)]
+pub enum FailCode {
+    /// The call does not fit the model or the session: a bug of the caller, or a peer's bad frame.
+    #[n(0)]
+    BadCall,
+    /// No free session, or no free cache cell.
+    #[n(1)]
+    NoRoom,
+    /// The model's file cannot be loaded.
+    #[n(2)]
+    Unloadable,
+    /// The model family cannot do this.
+    #[n(3)]
+    Unsupported,
+    /// The computation failed.
+    #[n(4)]
+    Compute,
+}

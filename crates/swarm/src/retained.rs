@@ -1,0 +1,214 @@
+//! Outputs that are kept after they were sent, so that they can be sent again.
+//!
+//! Records lie end to end in order of position; the oldest go first, by acknowledgement or for lack of room.
+
+use crate::frame::row_bytes;
+use bytes::Bytes;
+use proto::ids::Hash;
+use std::collections::VecDeque;
+
+/// The output of one frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Position of the first row.
+    pub(crate) position: u32,
+    /// How many rows.
+    pub(crate) rows: u32,
+    /// BLAKE3 of the input it was computed from; `None` when that was a longer frame, cut since.
+    pub(crate) input: Option<Hash>,
+    /// The rows.
+    pub(crate) output: Bytes,
+}
+
+impl Record {
+    pub(crate) fn end(&self) -> u32 {
+        self.position + self.rows
+    }
+}
+
+/// Consecutive records.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Retained {
+    records: VecDeque<Record>,
+    bytes: usize,
+}
+
+impl Retained {
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The first position whose output is here, if any is.
+    pub(crate) fn from(&self) -> Option<u32> {
+        self.records.front().map(|record| record.position)
+    }
+
+    /// Appends; the record begins where the newest one ends.
+    pub(crate) fn push(&mut self, record: Record) {
+        debug_assert!(
+            self.records
+                .back()
+                .is_none_or(|last| last.end() == record.position)
+        );
+        self.bytes += record.output.len();
+        self.records.push_back(record);
+    }
+
+    /// The record that begins at `position`.
+    pub(crate) fn find(&self, position: u32) -> Option<&Record> {
+        let at = self
+            .records
+            .binary_search_by_key(&position, |record| record.position)
+            .ok()?;
+        self.records.get(at)
+    }
+
+    /// The record that ends at `end`, which is the newest one or none.
+    pub(crate) fn ending_at(&self, end: u32) -> Option<&Record> {
+        self.records.back().filter(|record| record.end() == end)
+    }
+
+    /// Records from the one that begins at `position` on; nothing when none begins there.
+    pub(crate) fn since(&self, position: u32) -> impl Iterator<Item = &Record> {
+        let at = self
+            .records
+            .binary_search_by_key(&position, |record| record.position);
+        self.records.iter().skip(at.unwrap_or(self.records.len()))
+    }
+
+    /// Forgets records that end at or before `position`.
+    pub(crate) fn forget_below(&mut self, position: u32) {
+        while self
+            .records
+            .front()
+            .is_some_and(|record| record.end() <= position)
+        {
+            self.pop_front();
+        }
+    }
+
+    /// Forgets the oldest records, as long as more than `bytes_max` are kept, but none that ends behind `keep`.
+    pub(crate) fn shrink(&mut self, bytes_max: usize, keep: u32) {
+        while self.bytes > bytes_max && self.records.front().is_some_and(|r| r.end() <= keep) {
+            self.pop_front();
+        }
+    }
+
+    /// Forgets rows from `length` on; a record across it loses its later rows.
+    pub(crate) fn cut(&mut self, length: u32, embedding_length: u32) {
+        while self
+            .records
+            .back()
+            .is_some_and(|record| record.position >= length)
+        {
+            let record = self.records.pop_back().expect("there is a newest record");
+            self.bytes -= record.output.len();
+        }
+        if let Some(record) = self
+            .records
+            .back_mut()
+            .filter(|record| record.end() > length)
+        {
+            self.bytes -= record.output.len();
+            record.rows = length - record.position;
+            record
+                .output
+                .truncate(record.rows as usize * row_bytes(embedding_length));
+            record.input = None;
+            self.bytes += record.output.len();
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.records.clear();
+        self.bytes = 0;
+    }
+
+    fn pop_front(&mut self) {
+        if let Some(record) = self.records.pop_front() {
+            self.bytes -= record.output.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Frames of 3, 2 and 4 one-value rows from position 10; row p holds the byte p.
+    fn filled() -> Retained {
+        let mut retained = Retained::default();
+        for (position, rows) in [(10, 3), (13, 2), (15, 4)] {
+            let values = (position..position + rows).flat_map(|p| [p as u8; 4]);
+            let output = values.collect::<Vec<_>>().into();
+            retained.push(Record {
+                position,
+                rows,
+                input: Some(Hash([1; 32])),
+                output,
+            });
+        }
+        retained
+    }
+
+    fn check(change: impl FnOnce(&mut Retained), expected: &[(u32, u32)]) {
+        let mut retained = filled();
+        change(&mut retained);
+        let spans: Vec<_> = retained
+            .records
+            .iter()
+            .map(|r| (r.position, r.rows))
+            .collect();
+        assert_eq!(spans, expected);
+        assert_eq!(
+            retained.bytes,
+            retained
+                .records
+                .iter()
+                .map(|r| r.output.len())
+                .sum::<usize>()
+        );
+        for record in &retained.records {
+            assert_eq!(record.output.len(), record.rows as usize * 4);
+            assert_eq!(u32::from(record.output[0]), record.position);
+        }
+    }
+
+    #[test]
+    fn forgetting_and_cutting() {
+        check(|_| (), &[(10, 3), (13, 2), (15, 4)]);
+        check(|r| r.forget_below(12), &[(10, 3), (13, 2), (15, 4)]);
+        check(|r| r.forget_below(13), &[(13, 2), (15, 4)]);
+        check(|r| r.forget_below(99), &[]);
+        check(|r| r.shrink(24, u32::MAX), &[(13, 2), (15, 4)]);
+        check(|r| r.shrink(0, 14), &[(13, 2), (15, 4)]);
+        check(|r| r.shrink(0, u32::MAX), &[]);
+        check(|r| r.cut(19, 1), &[(10, 3), (13, 2), (15, 4)]);
+        check(|r| r.cut(15, 1), &[(10, 3), (13, 2)]);
+        check(|r| r.cut(14, 1), &[(10, 3), (13, 1)]);
+        check(|r| r.cut(11, 1), &[(10, 1)]);
+        check(|r| r.cut(10, 1), &[]);
+        check(Retained::clear, &[]);
+    }
+
+    #[test]
+    fn a_cut_record_no_longer_claims_its_input() {
+        let mut retained = filled();
+        retained.cut(14, 1);
+        assert_eq!(retained.find(13).unwrap().input, None);
+        assert_eq!(retained.find(10).unwrap().input, Some(Hash([1; 32])));
+    }
+
+    #[test]
+    fn finding() {
+        let retained = filled();
+        assert_eq!(retained.from(), Some(10));
+        assert_eq!(retained.find(13).map(Record::end), Some(15));
+        assert_eq!(retained.find(14), None);
+        assert_eq!(retained.ending_at(19).map(|r| r.position), Some(15));
+        assert_eq!(retained.ending_at(15), None);
+        assert_eq!(retained.since(13).count(), 2);
+        assert_eq!(retained.since(14).count(), 0);
+    }
+}

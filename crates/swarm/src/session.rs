@@ -1,0 +1,326 @@
+//! One request at its coordinator.
+//!
+//! # Story
+//!
+//! The node owns one task a request; the task owns one [`Session`], feeds it [`Event`]s and carries out its [`Effect`]s
+//! in their order. The session opens itself along the ring, runs the prompt through the head in frames on an absolute
+//! grid, at most [`FRAMES_IN_FLIGHT_MAX`] on their way, passes what the last stage returns to the tail, and has the
+//! tail draw a token from the last row. From then on one frame of one row goes round a token: the engine draws and runs
+//! the head on what it drew in one step. It ends with exactly one [`Effect::Finish`] or [`Effect::Fail`], before
+//! which it closes itself at every stage; afterwards it answers nothing.
+//!
+//! Calls to the engine go out one head and one tail at a time. Frames that come back are checked against what
+//! was sent; whatever is wrong with one fails the session and names the stage.
+//!
+//! **Acknowledgements.** Stages keep what they sent, so that a neighbour's cache can be rebuilt without asking the
+//! coordinator for more than a replay. Rows that are acknowledged can only be rebuilt from further up, and each acknowledgement is
+//! a message a stage. So there is none until a stage's store, by the coordinator's reckoning, is more than half full;
+//! then the oldest chunks go. Every [`LEASE_RENEWAL_MS`] the last position is acknowledged once more, which renews the
+//! lease at stages that wait for a slow one.
+//!
+//! **Deadlines.** A lap that takes longer than three times the usual one is reported ([`Effect::Suspect`]) and counted. It fails
+//! the session only at the kind's limit: whether a peer lives, its heartbeats tell.
+//!
+//! **Epochs.** [`Event::Resume`] announces the next epoch to every stage, and when all have answered sends again
+//! what has not come back. What the head produced and the ring has not returned is therefore always kept.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use proto::host::Drawn;
+//! use proto::ids::{NodeId, RingId, SessionId};
+//! use proto::model::{LayerRange, Sampling};
+//! use proto::ring::{HopBody, RETAINED_BYTES_MAX};
+//! use swarm::session::{Effect, Event, FinishReason, RemoteStage, Session, SessionPlan};
+//!
+//! let mut session = Session::new(SessionPlan {
+//!     ring: RingId([1; 16]),
+//!     session: SessionId([2; 16]),
+//!     epoch: 1,
+//!     stages: vec![RemoteStage { node: NodeId([3; 32]), layers: LayerRange { first: 1, end: 29 } }],
+//!     embedding_length: 2,
+//!     positions_max: 512,
+//!     prompt: vec![11, 12, 13],
+//!     tokens_max: 1,
+//!     sampling: Sampling::GREEDY,
+//!     retained_bytes_max: RETAINED_BYTES_MAX,
+//!     stage_retained_bytes_max: RETAINED_BYTES_MAX,
+//! })?;
+//!
+//! let effects = session.handle(Event::Start, 0);
+//! let [Effect::Forward { .. }, Effect::RunHead(run)] = &effects[..] else { panic!("{effects:?}") };
+//! // ... the node asks its engine, which answers with three rows:
+//! let rows = Bytes::from(vec![0; 24]);
+//! let effects = session.handle(Event::HeadDone { position: run.position, rows }, 3);
+//! let [Effect::Forward { body: HopBody::Rows(sent), payload }] = &effects[..] else { panic!("{effects:?}") };
+//! // ... they go to stage 1, and its output comes back:
+//! let mut back = *sent;
+//! back.stage = 1;
+//! let effects = session.handle(Event::Returned { rows: back, payload: payload.clone() }, 20);
+//! let [Effect::RunTail { run, .. }] = &effects[..] else { panic!("{effects:?}") };
+//! // ... and the engine draws:
+//! let drawn = Some(Drawn { token: 14, position: 3, piece: b" word".to_vec(), end: false });
+//! let done = Event::TailDone { position: run.position, drawn, head_rows: None };
+//! let effects = session.handle(done, 22);
+//! assert!(matches!(effects[0], Effect::Token(_)));
+//! assert_eq!(effects.last(), Some(&Effect::Finish(FinishReason::Length)));
+//! # Ok::<(), swarm::session::PlanError>(())
+//! ```
+
+mod fault;
+mod message;
+mod pace;
+mod returns;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use fault::{PeerFault, ReturnFault, SessionFault, StageName};
+pub use message::{
+    Effect, Event, FinishReason, PlanError, RemoteStage, SessionPlan, SessionStatus, Suspicion,
+};
+pub use pace::{
+    DEADLINE_FACTOR, DECODE_FLOOR_MS, DECODE_LIMIT_MS, PREFILL_FLOOR_MS, PREFILL_LIMIT_MS, StepKind,
+};
+
+use crate::frame::{clean, frame_rows};
+use crate::retained::Retained;
+use bytes::Bytes;
+use pace::Pace;
+use proto::ring::{LEASE_MS, LinkBody, SessionRef};
+use std::collections::VecDeque;
+
+/// Frames of a session that are in the head, the ring or the tail at once.
+pub const FRAMES_IN_FLIGHT_MAX: usize = 4;
+/// How often leases are renewed, in milliseconds.
+pub const LEASE_RENEWAL_MS: u64 = LEASE_MS / 3;
+
+/// Rows that belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    position: u32,
+    rows: u32,
+}
+
+impl Span {
+    fn end(self) -> u32 {
+        self.position + self.rows
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    Waiting,
+    Running,
+    /// An epoch was announced; which stages have answered, and since when the others are awaited.
+    Resuming {
+        answered: Vec<bool>,
+        since_ms: u64,
+    },
+    Over,
+}
+
+/// The machine of one request; see the [module](self).
+#[derive(Debug)]
+pub struct Session {
+    plan: SessionPlan,
+    phase: Phase,
+    epoch: u32,
+    /// Prompt and drawn tokens.
+    tokens: Vec<i32>,
+    /// What the engine runs through the head.
+    head: Option<Span>,
+    /// Rows that came out of the head.
+    head_length: u32,
+    /// The head's outputs.
+    retained: Retained,
+    /// Frames in the ring, oldest first, with the time of their sending.
+    flight: VecDeque<(Span, u64)>,
+    /// Frames that came back and wait for the tail.
+    returned: VecDeque<(Span, Bytes)>,
+    /// Rows that came back.
+    returned_length: u32,
+    /// What the engine runs through the tail.
+    tail: Option<Span>,
+    /// Rows that the tail has taken.
+    tail_length: u32,
+    /// Rows whose outputs stages need not keep.
+    acked: u32,
+    /// When leases were renewed.
+    renewed_ms: u64,
+    /// When the newest frame came back.
+    moved_ms: u64,
+    pace: Pace,
+    /// Whether the oldest frame in the ring was reported as slow.
+    suspected: bool,
+    suspicions: u32,
+}
+
+impl Session {
+    /// A session that waits for [`Event::Start`].
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`], with the numbers.
+    pub fn new(plan: SessionPlan) -> Result<Self, PlanError> {
+        plan.check()?;
+        Ok(Self {
+            phase: Phase::Waiting,
+            epoch: plan.epoch,
+            tokens: plan.prompt.clone(),
+            head: None,
+            head_length: 0,
+            retained: Retained::default(),
+            flight: VecDeque::new(),
+            returned: VecDeque::new(),
+            returned_length: 0,
+            tail: None,
+            tail_length: 0,
+            acked: 0,
+            renewed_ms: 0,
+            moved_ms: 0,
+            pace: Pace::default(),
+            suspected: false,
+            suspicions: 0,
+            plan,
+        })
+    }
+
+    /// Takes in what happened at `now_ms` of a clock that never goes back, and says what to do, in order.
+    pub fn handle(&mut self, event: Event, now_ms: u64) -> Vec<Effect> {
+        let mut out = Vec::new();
+        let outcome = match (&self.phase, event) {
+            (Phase::Over, _) => return out,
+            (_, Event::Cancel) => {
+                self.finish(FinishReason::Cancelled, &mut out);
+                Ok(())
+            }
+            (Phase::Waiting, Event::Start) => {
+                self.start(now_ms, &mut out);
+                Ok(())
+            }
+            (Phase::Waiting, _) => return out,
+            (_, event) => self.advance(event, now_ms, &mut out),
+        };
+        match outcome {
+            Ok(()) => self.pump(&mut out),
+            Err(fault) => {
+                self.close(&mut out);
+                out.push(Effect::Fail(fault));
+            }
+        }
+        out
+    }
+
+    /// Where the session stands.
+    #[must_use]
+    pub fn status(&self) -> SessionStatus {
+        SessionStatus {
+            epoch: self.epoch,
+            position: self.tail_length,
+            tokens: self.tokens_drawn(),
+            frames_in_flight: self.frames_in_flight(),
+            suspicions: self.suspicions,
+            retained_bytes: self.retained.bytes(),
+            decode_ms: self.pace.smoothed_ms(StepKind::Decode),
+            prefill_ms: self.pace.smoothed_ms(StepKind::Prefill),
+            over: self.phase == Phase::Over,
+        }
+    }
+
+    fn advance(
+        &mut self,
+        event: Event,
+        now_ms: u64,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), SessionFault> {
+        match event {
+            Event::HeadDone { position, rows } => self.head_done(position, rows, now_ms, out),
+            Event::TailDone {
+                position,
+                drawn,
+                head_rows,
+            } => self.tail_done(position, drawn, head_rows, now_ms, out),
+            Event::EngineFailed { detail } => Err(SessionFault::Engine {
+                detail: clean(&detail),
+            }),
+            Event::Returned { rows, payload } => self.take_back(rows, payload, now_ms),
+            Event::StageFailed { stage, failed } => self.stage_failed(stage, failed),
+            Event::EpochAnswer { stage, answer } => self.epoch_answered(stage, answer, now_ms, out),
+            Event::PeerSilent { stage, silent_ms } => {
+                self.blame(stage, PeerFault::Silent { silent_ms })
+            }
+            Event::LinkLost { stage } => self.blame(stage, PeerFault::LinkLost),
+            Event::Resume => {
+                self.resume(now_ms, out);
+                Ok(())
+            }
+            Event::Tick => self.tick(now_ms, out),
+            Event::Start | Event::Cancel => Ok(()),
+        }
+    }
+
+    fn finish(&mut self, reason: FinishReason, out: &mut Vec<Effect>) {
+        self.close(out);
+        out.push(Effect::Finish(reason));
+    }
+
+    /// Frees everything, here and at the stages. A session that never began has nothing to free.
+    fn close(&mut self, out: &mut Vec<Effect>) {
+        if self.phase != Phase::Waiting {
+            self.tell_all(LinkBody::CloseSession, out);
+            out.push(Effect::DropCaches);
+        }
+        self.phase = Phase::Over;
+        self.head = None;
+        self.tail = None;
+        self.retained.clear();
+        self.flight.clear();
+        self.returned.clear();
+    }
+
+    /// The fault of a stage, if the ring has it.
+    fn blame(&self, stage: u32, cause: PeerFault) -> Result<(), SessionFault> {
+        match self.plan.stage_name(stage) {
+            Some(stage) => Err(SessionFault::Peer { stage, cause }),
+            None => Ok(()),
+        }
+    }
+
+    fn tell_all(&self, body: impl Fn(SessionRef) -> LinkBody, out: &mut Vec<Effect>) {
+        let (ring, session) = (self.plan.ring, self.plan.session);
+        let at = SessionRef {
+            ring,
+            session,
+            epoch: self.epoch,
+        };
+        let tell = |stage| Effect::Tell {
+            stage,
+            body: body(at),
+        };
+        out.extend((1..=self.plan.stages_len()).map(tell));
+    }
+
+    fn tokens_drawn(&self) -> u32 {
+        (self.tokens.len() - self.plan.prompt.len()) as u32
+    }
+
+    fn tokens_len(&self) -> u32 {
+        self.tokens.len() as u32
+    }
+
+    fn frames_in_flight(&self) -> usize {
+        let engine = usize::from(self.head.is_some()) + usize::from(self.tail.is_some());
+        self.flight.len() + self.returned.len() + engine
+    }
+
+    /// The span of the next frame of the absolute grid behind `position`.
+    fn next_span(&self, position: u32) -> Span {
+        let grid = frame_rows(self.plan.embedding_length);
+        let rows = grid - position % grid;
+        Span {
+            position,
+            rows: rows.min(self.tokens_len() - position),
+        }
+    }
+}

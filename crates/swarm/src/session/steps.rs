@@ -1,0 +1,204 @@
+//! The way of rows through head, ring and tail.
+
+use super::{Effect, FRAMES_IN_FLIGHT_MAX, FinishReason, Phase, Session, SessionFault, Span};
+use crate::frame::{check_payload, chunk_of};
+use crate::retained::Record;
+use bytes::Bytes;
+use proto::host::{Draw, Drawn, Output, Role, Run};
+use proto::ring::{HopBody, OpenSession, Rows, RowsKind};
+
+impl Session {
+    /// Opens the session along the ring; the first frame follows it on the same stream.
+    pub(super) fn start(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
+        self.phase = Phase::Running;
+        self.renewed_ms = now_ms;
+        let used = self.tokens_len().saturating_add(self.plan.tokens_max);
+        let body = HopBody::Open(OpenSession {
+            session: self.plan.session,
+            epoch: self.epoch,
+            positions_max: used.min(self.plan.positions_max),
+        });
+        out.push(Effect::Forward {
+            body,
+            payload: Bytes::new(),
+        });
+    }
+
+    /// Gives the engine what it can do next.
+    pub(super) fn pump(&mut self, out: &mut Vec<Effect>) {
+        if self.phase == Phase::Running {
+            out.extend(self.next_head());
+        }
+        if self.phase != Phase::Over {
+            out.extend(self.next_tail());
+        }
+    }
+
+    fn next_head(&mut self) -> Option<Effect> {
+        let known = self.head_length < self.tokens_len();
+        if !known || self.head.is_some() || self.frames_in_flight() >= FRAMES_IN_FLIGHT_MAX {
+            return None;
+        }
+        let span = self.next_span(self.head_length);
+        self.head = Some(span);
+        Some(Effect::RunHead(Run {
+            session: self.plan.session,
+            role: Role::Head,
+            position: span.position,
+            tokens: self.tokens[span.position as usize..span.end() as usize].to_vec(),
+            output: Output::Rows,
+        }))
+    }
+
+    fn next_tail(&mut self) -> Option<Effect> {
+        if self.tail.is_some() {
+            return None;
+        }
+        let (span, payload) = self.returned.pop_front()?;
+        self.tail = Some(span);
+        let run = Run {
+            session: self.plan.session,
+            role: Role::Tail,
+            position: span.position,
+            tokens: Vec::new(),
+            output: self.tail_output(span),
+        };
+        Some(Effect::RunTail { run, payload })
+    }
+
+    /// A token is drawn behind the last token that is known. The head runs on it at once if its row will be needed.
+    fn tail_output(&self, span: Span) -> Output {
+        if !self.draws(span) {
+            return Output::Nothing;
+        }
+        let more_wanted = self.tokens_drawn() + 1 < self.plan.tokens_max;
+        let then_head = more_wanted && self.tokens_len() < self.plan.positions_max;
+        Output::Token(Draw {
+            sampling: self.plan.sampling,
+            burst: 1,
+            then_head,
+        })
+    }
+
+    fn draws(&self, span: Span) -> bool {
+        span.end() == self.tokens_len()
+    }
+
+    pub(super) fn head_done(
+        &mut self,
+        position: u32,
+        rows: Bytes,
+        now_ms: u64,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), SessionFault> {
+        let span = self.head.take().filter(|span| span.position == position);
+        let span = span.ok_or_else(|| unasked("head", position))?;
+        self.keep_and_send(span, rows, now_ms, out)
+    }
+
+    /// Takes what came out of the head, wherever it was run.
+    fn keep_and_send(
+        &mut self,
+        span: Span,
+        output: Bytes,
+        now_ms: u64,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), SessionFault> {
+        check_payload(&output, span.rows, self.plan.embedding_length, 0).map_err(|fault| {
+            SessionFault::Engine {
+                detail: fault.to_string(),
+            }
+        })?;
+        self.head_length = span.end();
+        let (position, rows) = (span.position, span.rows);
+        self.retained.push(Record {
+            position,
+            rows,
+            input: None,
+            output: output.clone(),
+        });
+        self.retained
+            .shrink(self.plan.retained_bytes_max, self.returned_length);
+        if self.phase == Phase::Running {
+            self.send(span, output, now_ms, out);
+        }
+        Ok(())
+    }
+
+    /// Sends a frame to stage 1.
+    pub(super) fn send(&mut self, span: Span, payload: Bytes, now_ms: u64, out: &mut Vec<Effect>) {
+        let kind = if self.draws(span) {
+            RowsKind::Decode
+        } else {
+            RowsKind::Prefill
+        };
+        self.flight.push_back((span, now_ms));
+        let body = HopBody::Rows(Rows {
+            session: self.plan.session,
+            epoch: self.epoch,
+            position: span.position,
+            rows: span.rows,
+            chunk: chunk_of(span.position),
+            stage: 0,
+            kind,
+        });
+        out.push(Effect::Forward { body, payload });
+    }
+
+    pub(super) fn tail_done(
+        &mut self,
+        position: u32,
+        drawn: Option<Drawn>,
+        head_rows: Option<Bytes>,
+        now_ms: u64,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), SessionFault> {
+        let span = self.tail.take().filter(|span| span.position == position);
+        let span = span.ok_or_else(|| unasked("tail", position))?;
+        self.tail_length = span.end();
+        self.acknowledge(out);
+        match (self.draws(span), drawn) {
+            (false, None) => Ok(()),
+            (true, Some(drawn)) if drawn.position == self.tokens_len() => {
+                self.token(drawn, head_rows, now_ms, out)
+            }
+            (_, drawn) => {
+                let detail = format!("it answered {drawn:?} to the tail's run at {position}");
+                Err(SessionFault::Engine { detail })
+            }
+        }
+    }
+
+    fn token(
+        &mut self,
+        drawn: Drawn,
+        head_rows: Option<Bytes>,
+        now_ms: u64,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), SessionFault> {
+        let (end, span) = (
+            drawn.end,
+            Span {
+                position: drawn.position,
+                rows: 1,
+            },
+        );
+        self.tokens.push(drawn.token);
+        out.push(Effect::Token(drawn));
+        if end {
+            self.finish(FinishReason::End, out);
+        } else if self.tokens_drawn() >= self.plan.tokens_max {
+            self.finish(FinishReason::Length, out);
+        } else if self.tokens_len() > self.plan.positions_max {
+            self.finish(FinishReason::Context, out);
+        } else if let Some(rows) = head_rows {
+            return self.keep_and_send(span, rows, now_ms, out);
+        }
+        Ok(())
+    }
+}
+
+fn unasked(part: &str, position: u32) -> SessionFault {
+    let detail = format!("it answered for the {part} at position {position} and was not asked");
+    SessionFault::Engine { detail }
+}

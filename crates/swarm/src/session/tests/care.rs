@@ -1,0 +1,125 @@
+//! Deadlines, leases, acknowledgements, epochs.
+
+use super::*;
+
+#[test]
+fn slow_laps_are_reported_once_and_given_up_late() {
+    let prefill = "no activations came back for 60000 ms in prefill from stage 1 (layers 1..11, node \
+                   0101010101), stage 2 (layers 11..21, node 0202020202); look for an overloaded machine, then ask \
+                   again";
+    check(
+        |rig| {
+            rig.wait(5_000);
+            rig.wait(1);
+            rig.wait(1);
+        },
+        "suspect:5001>5000",
+    );
+    check_fault(|rig| (0..60).for_each(|_| rig.wait(1_000)), prefill);
+    check(
+        |rig| {
+            rig.now_ms = 400;
+            rig.back();
+            rig.token(0, 3, false, true);
+            rig.clear();
+            rig.wait(500);
+            rig.wait(1);
+            rig.now_ms = 1_000;
+            rig.back();
+            rig.token(3, 4, false, true);
+            rig.wait(1_800);
+            rig.wait(1);
+            assert_eq!(rig.session.status().suspicions, 2);
+            assert_eq!(rig.session.status().decode_ms, Some(600));
+        },
+        "suspect:501>500 draw+head:3 token:4 decode:4+1@1 suspect:1801>1800",
+    );
+}
+
+#[test]
+fn leases_are_renewed() {
+    check(|rig| rig.wait(LEASE_RENEWAL_MS - 1), "suspect:9999>5000");
+    check(
+        |rig| {
+            rig.wait(LEASE_RENEWAL_MS);
+            rig.wait(1);
+            rig.wait(LEASE_RENEWAL_MS - 1);
+        },
+        "ack:1<0 ack:2<0 suspect:10000>5000 ack:1<0 ack:2<0",
+    );
+}
+
+#[test]
+fn acknowledgements_wait_until_stores_are_half_full() {
+    fn check(stage_rows: usize, expected: &[&str]) {
+        let mut rig = Rig::new(SessionPlan {
+            stage_retained_bytes_max: stage_rows * 4,
+            ..plan(1_024, 1)
+        });
+        rig.start();
+        for position in [0, 256, 512, 768] {
+            rig.head(position, 256);
+            rig.back();
+            match position {
+                768 => rig.token(768, 1_024, false, false),
+                _ => rig.tail(position),
+            }
+        }
+        let acks = rig.log.iter().filter(|word| word.starts_with("ack:1"));
+        assert_eq!(acks.collect::<Vec<_>>(), expected, "{stage_rows} rows");
+    }
+    check(4_096, &[]);
+    check(2_048, &[]);
+    check(2_047, &["ack:1<256"]);
+    check(1_024, &["ack:1<256", "ack:1<512"]);
+    check(0, &["ack:1<256", "ack:1<512", "ack:1<768", "ack:1<1024"]);
+}
+
+#[test]
+fn what_is_on_its_way_is_kept_whatever_the_limit() {
+    let mut rig = Rig::new(SessionPlan {
+        retained_bytes_max: 1,
+        ..plan(600, 1)
+    });
+    rig.start();
+    rig.head(0, 256);
+    rig.head(256, 256);
+    rig.back();
+    rig.tail(0);
+    rig.head(512, 88);
+    assert_eq!(rig.session.status().retained_bytes, (256 + 88) * 4);
+}
+
+#[test]
+fn resuming_sends_again_what_did_not_come_back() {
+    check_plan(
+        plan(600, 1),
+        |rig| {
+            rig.start();
+            rig.head(0, 256);
+            rig.back();
+            rig.head(256, 256);
+            rig.clear();
+            rig.event(Event::Resume);
+            rig.head(512, 88);
+            rig.answer(1, 1, 0);
+            rig.answer(2, 2, 256);
+            rig.answer(1, 2, 300);
+            rig.answer(1, 2, 300);
+        },
+        "epoch:1@2 epoch:2@2 prefill:256+256@2 decode:512+88@2",
+    );
+    check_fault(
+        |rig| (rig.back(), rig.event(Event::Resume), rig.answer(2, 2, 2)).2,
+        "stage 2 (layers 11..21, node 0202020202) has 2 positions left of 3; ask again",
+    );
+    check_fault(
+        |rig| {
+            rig.event(Event::Resume);
+            rig.answer(1, 2, 0);
+            rig.wait(DECODE_LIMIT_MS);
+        },
+        "stage 2 (layers 11..21, node 0202020202) did not answer for 30000 ms when the session was to \
+         resume; ask again",
+    );
+}

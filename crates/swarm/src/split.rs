@@ -1,0 +1,163 @@
+//! Which layers stay at the coordinator and which go to remote stages, when people force it with `--split N`.
+//!
+//! The coordinator keeps exactly one first and one last layer, the least that the architecture allows: everything
+//! between is what was asked to be elsewhere. The planner that weighs speeds comes later and returns the same type.
+
+use proto::model::LayerRange;
+use proto::ring::STAGES_MAX;
+
+/// Layers that the coordinator keeps in front, and again at the end.
+pub const KEPT_LAYERS: u32 = 1;
+
+/// A model's layers in ring order: `head`, then every range of `remote`, then `tail`; together `0..layers`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// The coordinator's first layers, behind the embedding.
+    pub head: LayerRange,
+    /// The remote stages, from stage 1.
+    pub remote: Vec<LayerRange>,
+    /// The coordinator's last layers, before the output.
+    pub tail: LayerRange,
+}
+
+/// Why a model cannot be spread over so many stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SplitError {
+    /// No remote stage was asked for; that is not a ring.
+    #[error(
+        "a split needs at least 1 remote stage; leave --split out to run the whole model at home"
+    )]
+    NoStages,
+    /// More remote stages than a ring may have.
+    #[error(
+        "{asked} remote stages were asked for and a ring has at most {STAGES_MAX}; ask for fewer"
+    )]
+    TooManyStages {
+        /// How many were asked for.
+        asked: u32,
+    },
+    /// Not one layer for everybody.
+    #[error(
+        "the model has {layers} layers and {remote_stages} remote stages need at least {needed}: one each, and \
+         the first and the last stay here; ask for fewer stages or take a model with more layers"
+    )]
+    TooFewLayers {
+        /// Layers of the model.
+        layers: u32,
+        /// Remote stages asked for.
+        remote_stages: u32,
+        /// Layers needed for them.
+        needed: u32,
+    },
+}
+
+/// Keeps [`KEPT_LAYERS`] at each end and spreads the rest evenly over `remote_stages`; where it does not come out
+/// even, earlier stages get one layer more.
+///
+/// # Errors
+///
+/// [`SplitError`], with the numbers.
+pub fn split(layers: u32, remote_stages: u32) -> Result<Split, SplitError> {
+    match remote_stages {
+        0 => return Err(SplitError::NoStages),
+        asked if asked > STAGES_MAX => return Err(SplitError::TooManyStages { asked }),
+        _ => {}
+    }
+    let needed = remote_stages + 2 * KEPT_LAYERS;
+    if layers < needed {
+        return Err(SplitError::TooFewLayers {
+            layers,
+            remote_stages,
+            needed,
+        });
+    }
+    let between = layers - 2 * KEPT_LAYERS;
+    let (each, longer) = (between / remote_stages, between % remote_stages);
+    let mut first = KEPT_LAYERS;
+    let remote = (0..remote_stages)
+        .map(|stage| {
+            let end = first + each + u32::from(stage < longer);
+            LayerRange {
+                first: std::mem::replace(&mut first, end),
+                end,
+            }
+        })
+        .collect();
+    Ok(Split {
+        head: LayerRange {
+            first: 0,
+            end: KEPT_LAYERS,
+        },
+        remote,
+        tail: LayerRange { first, end: layers },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(layers: u32, stages: u32, expected: &str) {
+        let text = match split(layers, stages) {
+            Ok(split) => {
+                let all = [split.head]
+                    .into_iter()
+                    .chain(split.remote)
+                    .chain([split.tail]);
+                all.map(|range| range.to_string())
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            }
+            Err(error) => format!("{error:?}"),
+        };
+        assert_eq!(text, expected, "{layers} layers, {stages} stages");
+    }
+
+    #[test]
+    fn layers_between_are_spread_evenly() {
+        check(30, 1, "0..1 1..29 29..30");
+        check(30, 2, "0..1 1..15 15..29 29..30");
+        check(30, 3, "0..1 1..11 11..20 20..29 29..30");
+        check(3, 1, "0..1 1..2 2..3");
+        check(5, 3, "0..1 1..2 2..3 3..4 4..5");
+    }
+
+    #[test]
+    fn refusals_carry_the_numbers() {
+        check(
+            2,
+            1,
+            "TooFewLayers { layers: 2, remote_stages: 1, needed: 3 }",
+        );
+        check(
+            0,
+            1,
+            "TooFewLayers { layers: 0, remote_stages: 1, needed: 3 }",
+        );
+        check(
+            4,
+            3,
+            "TooFewLayers { layers: 4, remote_stages: 3, needed: 5 }",
+        );
+        check(30, 0, "NoStages");
+        check(30, u32::MAX, "TooManyStages { asked: 4294967295 }");
+    }
+
+    proptest! {
+        #[test]
+        fn every_layer_is_somewhere_once(layers in 0u32..2_000, stages in 0u32..80) {
+            if let Ok(split) = split(layers, stages) {
+                let all = [&[split.head][..], &split.remote, &[split.tail]].concat();
+                prop_assert_eq!(all[0].first, 0);
+                prop_assert_eq!(all[all.len() - 1].end, layers);
+                prop_assert!(all.iter().all(|range| !range.is_empty()));
+                prop_assert!(all.windows(2).all(|pair| pair[0].end == pair[1].first));
+                let lengths = split.remote.iter().map(LayerRange::len);
+                prop_assert!(lengths.clone().max().unwrap() - lengths.min().unwrap() <= 1);
+            } else {
+                prop_assert!(stages == 0 || stages > STAGES_MAX || layers < stages + 2);
+            }
+        }
+    }
+}

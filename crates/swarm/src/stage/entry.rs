@@ -1,0 +1,344 @@
+//! One session at a stage: what it holds, and the judgement of frames.
+
+use super::message::{Compute, StagePlan, StageView};
+use crate::frame::{chunk_of, row_bytes};
+use crate::retained::{Record, Retained};
+use bytes::Bytes;
+use proto::ids::Hash;
+use proto::ring::{OpenSession, RefusalCode, Rows, RowsKind};
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+
+/// Frames of one session that wait for the engine or are being computed. Coordinators keep at most
+/// [`crate::session::FRAMES_IN_FLIGHT_MAX`] on their way.
+pub const FRAMES_QUEUED_MAX: usize = 8;
+
+const _: () = assert!(crate::session::FRAMES_IN_FLIGHT_MAX <= FRAMES_QUEUED_MAX);
+
+/// A frame whose shape was found right.
+pub(super) struct Input {
+    pub(super) rows: Rows,
+    pub(super) hash: Hash,
+    pub(super) payload: Bytes,
+}
+
+/// What is to become of a frame.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Taken, after the cache is trimmed, and without its first `skip` rows, which are here.
+    Take { trim: Option<u32>, skip: u32 },
+    /// Computed before from the same input.
+    Repeat(Bytes),
+    /// Being computed from the same input; the output goes out when it is there.
+    Wait,
+    /// Nothing to do.
+    Ignore,
+    /// Refused, with a sentence for people.
+    Refuse(RefusalCode, String),
+}
+
+/// An open session.
+#[derive(Debug)]
+pub(super) struct Entry {
+    open: OpenSession,
+    epoch: u32,
+    heard_ms: u64,
+    /// Rows in the cache whose output is known.
+    length: u32,
+    /// Frames taken and not computed, at most [`FRAMES_QUEUED_MAX`]; together they follow `length` without a gap.
+    queue: VecDeque<Queued>,
+    /// Whether the engine has the front of the queue.
+    computing: bool,
+    retained: Retained,
+    /// Input and output of the frame that ends at `length`.
+    last: Option<(Option<Hash>, Hash)>,
+    /// Nothing was taken under this epoch yet, so frames may trim.
+    fresh: bool,
+    /// The engine failed under this epoch.
+    failed: bool,
+    /// The coordinator was told of a refusal under this epoch.
+    told: bool,
+    /// The coordinator was told of an old frame under this epoch. Counted by itself, since late frames are normal
+    /// after a change of epoch and must not silence a real refusal.
+    told_old: bool,
+}
+
+#[derive(Debug)]
+struct Queued {
+    rows: Rows,
+    hash: Hash,
+    /// Empty once the engine has it.
+    payload: Bytes,
+}
+
+impl Entry {
+    pub(super) fn new(open: OpenSession, now_ms: u64) -> Self {
+        Self {
+            open,
+            epoch: open.epoch,
+            heard_ms: now_ms,
+            length: 0,
+            queue: VecDeque::new(),
+            computing: false,
+            retained: Retained::default(),
+            last: None,
+            fresh: false,
+            failed: false,
+            told: false,
+            told_old: false,
+        }
+    }
+
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    pub(super) fn positions_max(&self) -> u32 {
+        self.open.positions_max
+    }
+
+    pub(super) fn heard_ms(&self) -> u64 {
+        self.heard_ms
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    pub(super) fn last_hashes(&self) -> (Option<Hash>, Option<Hash>) {
+        self.last
+            .map_or((None, None), |(input, output)| (input, Some(output)))
+    }
+
+    /// Epoch and position of what the engine has.
+    pub(super) fn computing(&self) -> Option<(u32, u32)> {
+        self.computing_rows()
+            .map(|rows| (self.epoch, rows.position))
+    }
+
+    /// The head of the frame that the engine has.
+    pub(super) fn computing_rows(&self) -> Option<Rows> {
+        self.queue
+            .front()
+            .filter(|_| self.computing)
+            .map(|queued| queued.rows)
+    }
+
+    pub(super) fn view(&self) -> StageView {
+        StageView {
+            epoch: self.epoch,
+            length: self.length,
+            accepted: self.accepted(),
+            queued_frames: self.queue.len(),
+            retained_from: self.retained.from().unwrap_or(self.length),
+            retained_bytes: self.retained.bytes(),
+        }
+    }
+
+    /// The end of the rows that were taken.
+    fn accepted(&self) -> u32 {
+        self.queue.back().map_or(self.length, |queued| {
+            queued.rows.position + queued.rows.rows
+        })
+    }
+
+    /// A repeated opening is passed on again, since the repetition may be needed further down.
+    pub(super) fn judge_open(&self, open: &OpenSession) -> Result<(), (RefusalCode, String)> {
+        self.judge_newer(open.epoch)?;
+        if open.positions_max == self.open.positions_max {
+            return Ok(());
+        }
+        let (first, then) = (self.open.positions_max, open.positions_max);
+        Err((
+            RefusalCode::Conflict,
+            format!("opened for {first} positions, then for {then}"),
+        ))
+    }
+
+    pub(super) fn judge_epoch(&self, epoch: u32) -> Result<(), (RefusalCode, String)> {
+        self.judge_newer(epoch)?;
+        if epoch == self.epoch {
+            return Ok(());
+        }
+        Err((
+            RefusalCode::OldEpoch,
+            format!("epoch {epoch}, the session is at {}", self.epoch),
+        ))
+    }
+
+    fn judge_newer(&self, epoch: u32) -> Result<(), (RefusalCode, String)> {
+        if epoch <= self.epoch {
+            return Ok(());
+        }
+        Err((
+            RefusalCode::UnknownEpoch,
+            format!("epoch {epoch}, the newest is {}", self.epoch),
+        ))
+    }
+
+    /// Judges a frame of the present epoch. Changes nothing.
+    pub(super) fn judge(&self, input: &Input) -> Verdict {
+        let Rows {
+            position,
+            rows,
+            kind,
+            ..
+        } = input.rows;
+        let accepted = self.accepted();
+        let replayed = (kind == RowsKind::Replay).then(|| accepted.saturating_sub(position));
+        match (replayed, position.cmp(&accepted)) {
+            (Some(here), _) if here >= rows => Verdict::Ignore,
+            (Some(here), Ordering::Less) => self.take_or_wait(None, here),
+            (_, Ordering::Equal) => self.take_or_wait(None, 0),
+            (_, Ordering::Greater) => {
+                let detail = format!("position {position}, the rows here end at {accepted}");
+                Verdict::Refuse(RefusalCode::Gap, detail)
+            }
+            (None, Ordering::Less) => self.judge_again(input),
+        }
+    }
+
+    fn take_or_wait(&self, trim: Option<u32>, skip: u32) -> Verdict {
+        if self.queue.len() < FRAMES_QUEUED_MAX {
+            return Verdict::Take { trim, skip };
+        }
+        let detail = format!("{FRAMES_QUEUED_MAX} frames wait here, no more fit");
+        Verdict::Refuse(RefusalCode::NoRoom, detail)
+    }
+
+    /// Judges a frame that begins before the end of the rows taken.
+    fn judge_again(&self, input: &Input) -> Verdict {
+        let Rows { position, rows, .. } = input.rows;
+        let conflict = || {
+            let detail = format!("position {position} came before with other rows");
+            Verdict::Refuse(RefusalCode::Conflict, detail)
+        };
+        if let Some(queued) = self
+            .queue
+            .iter()
+            .find(|queued| queued.rows.position == position)
+        {
+            let same = queued.rows.rows == rows && queued.hash == input.hash;
+            return if same { Verdict::Wait } else { conflict() };
+        }
+        let record = self.retained.find(position);
+        match record.filter(|record| record.rows == rows && record.input == Some(input.hash)) {
+            Some(record) => Verdict::Repeat(record.output.clone()),
+            None if self.fresh => self.take_or_wait(Some(position), 0),
+            None if position < self.view().retained_from => {
+                let detail = format!("outputs before {} are gone", self.view().retained_from);
+                Verdict::Refuse(RefusalCode::Forgotten, detail)
+            }
+            None => conflict(),
+        }
+    }
+
+    pub(super) fn heard(&mut self, now_ms: u64) {
+        self.heard_ms = self.heard_ms.max(now_ms);
+    }
+
+    /// Somebody downstream wants the output of a frame that was only replayed so far.
+    pub(super) fn promise(&mut self, rows: &Rows) {
+        let queued = self
+            .queue
+            .iter_mut()
+            .find(|queued| queued.rows.position == rows.position);
+        if let Some(queued) = queued.filter(|queued| queued.rows.kind == RowsKind::Replay) {
+            queued.rows.kind = rows.kind;
+        }
+    }
+
+    /// Queues a frame without its first `skip` rows.
+    pub(super) fn take(&mut self, input: Input, skip: u32, embedding_length: u32) {
+        let Input {
+            mut rows,
+            mut hash,
+            mut payload,
+        } = input;
+        if skip > 0 {
+            rows.position += skip;
+            rows.rows -= skip;
+            rows.chunk = chunk_of(rows.position);
+            payload = payload.slice(skip as usize * row_bytes(embedding_length)..);
+            hash = Hash::of(&payload);
+        }
+        self.fresh = false;
+        self.queue.push_back(Queued {
+            rows,
+            hash,
+            payload,
+        });
+    }
+
+    /// Hands the front of the queue to the engine, unless the engine has it.
+    pub(super) fn next_compute(&mut self) -> Option<Compute> {
+        if self.computing {
+            return None;
+        }
+        let Queued { rows, payload, .. } = self.queue.front_mut()?;
+        self.computing = true;
+        Some(Compute {
+            session: rows.session,
+            epoch: self.epoch,
+            position: rows.position,
+            rows: rows.rows,
+            payload: std::mem::take(payload),
+        })
+    }
+
+    /// The engine is done with the front of the queue.
+    pub(super) fn commit(&mut self, output: Bytes, retained_bytes_max: usize) {
+        let Queued { rows, hash, .. } = self.queue.pop_front().expect("a frame is being computed");
+        self.computing = false;
+        self.length = rows.position + rows.rows;
+        self.last = Some((Some(hash), Hash::of(&output)));
+        let (position, input) = (rows.position, Some(hash));
+        self.retained.push(Record {
+            position,
+            rows: rows.rows,
+            input,
+            output,
+        });
+        self.retained.shrink(retained_bytes_max, self.length);
+    }
+
+    /// Ends the epoch's work here; the cache holds what was committed.
+    pub(super) fn fail(&mut self) {
+        self.queue.clear();
+        self.computing = false;
+        self.failed = true;
+    }
+
+    /// Begins `epoch` if it is newer. Says whether the engine was at work, so that its cache may be too long.
+    pub(super) fn advance(&mut self, epoch: u32) -> bool {
+        if epoch <= self.epoch {
+            return false;
+        }
+        self.epoch = epoch;
+        self.queue.clear();
+        self.fresh = true;
+        (self.failed, self.told, self.told_old) = (false, false, false);
+        std::mem::take(&mut self.computing)
+    }
+
+    /// Takes rows from `length` on back.
+    pub(super) fn trim(&mut self, length: u32, plan: &StagePlan) {
+        self.length = length;
+        self.retained.cut(length, plan.embedding_length);
+        let ending = self.retained.ending_at(length);
+        self.last = ending.map(|record| (record.input, Hash::of(&record.output)));
+    }
+
+    pub(super) fn acknowledge(&mut self, position: u32) {
+        self.retained.forget_below(position.min(self.length));
+    }
+
+    /// Whether a refusal is news to the coordinator; from then on it is not.
+    pub(super) fn may_tell(&mut self, code: RefusalCode) -> bool {
+        let told = match code {
+            RefusalCode::OldEpoch => &mut self.told_old,
+            _ => &mut self.told,
+        };
+        !std::mem::replace(told, true)
+    }
+}

@@ -1,0 +1,342 @@
+//! A session at its coordinator, through duplicates, repetitions, broken hops, new epochs and cancellation.
+
+use crate::engine::{EMBEDDING_LENGTH, Part, draw, embed, from_bytes, to_bytes};
+use crate::ring::{
+    Arrival, Call, Lane, POSITIONS_MAX, RETAINED_BYTES_MAX, RING, Ring, SESSION, Sabotage,
+};
+use crate::rng::Rng;
+use crate::run_seeds;
+use bytes::Bytes;
+use proto::host::{Output, Role, Run};
+use proto::ids::NodeId;
+use proto::model::{LayerRange, Sampling};
+use proto::ring::{HopBody, LinkBody};
+use swarm::session::{
+    Effect, Event, FRAMES_IN_FLIGHT_MAX, FinishReason, RemoteStage, Session, SessionPlan,
+};
+use swarm::split::split;
+
+/// A run that takes longer is stuck.
+const STEPS_MAX: usize = 100_000;
+
+/// What a run came to, and which faults struck.
+#[derive(Debug, Default, Clone, PartialEq)]
+struct Outcome {
+    tokens: Vec<i32>,
+    reason: Option<FinishReason>,
+    steps: usize,
+    now_ms: u64,
+    repeats: usize,
+    breaks: usize,
+    lost: usize,
+    resumes: usize,
+    cancels: usize,
+    acks: usize,
+}
+
+struct World {
+    ring: Ring,
+    session: Session,
+    plan: SessionPlan,
+    head: Part,
+    tail: Part,
+    expected: (Vec<i32>, FinishReason),
+    outcome: Outcome,
+    /// How often something goes wrong: once in so many steps.
+    trouble: usize,
+}
+
+/// The same request on one machine.
+fn alone(plan: &SessionPlan, layers: u32) -> (Vec<i32>, FinishReason) {
+    let mut whole = Part::new(LayerRange {
+        first: 0,
+        end: layers,
+    });
+    let mut tokens = plan.prompt.clone();
+    let mut rows = whole.run(0, &embed(&tokens)).expect("the cache is empty");
+    let mut drawn = Vec::new();
+    loop {
+        let position = tokens.len() as u32;
+        let token = draw(rows[rows.len() - 1], &plan.sampling, position);
+        drawn.push(token.token);
+        tokens.push(token.token);
+        if token.end {
+            return (drawn, FinishReason::End);
+        }
+        if drawn.len() as u32 == plan.tokens_max {
+            return (drawn, FinishReason::Length);
+        }
+        if position == plan.positions_max {
+            return (drawn, FinishReason::Context);
+        }
+        rows = whole
+            .run(position, &embed(&[token.token]))
+            .expect("the row is next");
+    }
+}
+
+fn plan(rng: &mut Rng, remote: &[LayerRange]) -> SessionPlan {
+    let prompt = match rng.below(4) {
+        0 => 1 + rng.below(1_600),
+        1 => 250 + rng.below(20),
+        _ => 1 + rng.below(40),
+    };
+    let room = if rng.once_in(8) {
+        rng.below(6) as u32
+    } else {
+        POSITIONS_MAX - prompt as u32
+    };
+    SessionPlan {
+        ring: RING,
+        session: SESSION,
+        epoch: 1,
+        stages: remote
+            .iter()
+            .map(|&layers| RemoteStage {
+                node: NodeId([9; 32]),
+                layers,
+            })
+            .collect(),
+        embedding_length: EMBEDDING_LENGTH,
+        positions_max: prompt as u32 + room,
+        prompt: (0..prompt).map(|_| rng.below(1_000) as i32).collect(),
+        tokens_max: 1 + rng.below(40) as u32,
+        sampling: Sampling {
+            temperature: [0.0, 0.8, 1.5][rng.below(3)],
+            top_k: [0, 5][rng.below(2)],
+            top_p: [1.0, 0.9][rng.below(2)],
+            seed: rng.next(),
+        },
+        retained_bytes_max: rng.below(40_000),
+        stage_retained_bytes_max: RETAINED_BYTES_MAX,
+    }
+}
+
+fn run(seed: u64, sabotage: Sabotage) -> Result<Outcome, String> {
+    run_counting(seed, sabotage).0
+}
+
+/// Also says how often the sabotage struck.
+fn run_counting(seed: u64, sabotage: Sabotage) -> (Result<Outcome, String>, usize) {
+    let mut rng = Rng::new(seed);
+    let remote = 1 + rng.below(3) as u32;
+    let layers = remote + 2 + rng.below(4) as u32;
+    let split = split(layers, remote).expect("there are enough layers");
+    let plan = plan(&mut rng, &split.remote);
+    let mut world = World {
+        session: Session::new(plan.clone()).expect("the plan is sound"),
+        head: Part::new(split.head),
+        tail: Part::new(split.tail),
+        expected: alone(&plan, layers),
+        plan,
+        outcome: Outcome::default(),
+        trouble: [10, 40, 200][rng.below(3)],
+        ring: Ring::new(rng, &split.remote, sabotage),
+    };
+    let outcome = world.run();
+    (outcome.map(|()| world.outcome), world.ring.strikes)
+}
+
+impl World {
+    fn run(&mut self) -> Result<(), String> {
+        self.event(Event::Start)?;
+        for step in 0..STEPS_MAX {
+            self.outcome.steps = step;
+            if !self.session.status().over {
+                self.disturb()?;
+            }
+            match self.ring.step()? {
+                None => return self.check_end(),
+                Some(arrival) => self.arrive(arrival)?,
+            }
+        }
+        Err(format!(
+            "{STEPS_MAX} steps and no end: {:?}",
+            self.session.status()
+        ))
+    }
+
+    fn disturb(&mut self) -> Result<(), String> {
+        if self.ring.rng.once_in(50) {
+            self.event(Event::Tick)?;
+        }
+        if !self.ring.rng.once_in(self.trouble) {
+            return Ok(());
+        }
+        let hop = self.ring.rng.below(self.ring.stages.len() + 1);
+        match self.ring.rng.below(24) {
+            0..16 => self.outcome.repeats += self.ring.repeat(hop),
+            16..19 if self.ring.is_open_everywhere() => {
+                self.outcome.breaks += 1;
+                self.outcome.lost += self.ring.lose(Lane::Hop(hop));
+                self.event(Event::Resume)?;
+            }
+            19..23 if self.ring.is_open_everywhere() => {
+                self.outcome.resumes += 1;
+                self.event(Event::Resume)?;
+            }
+            23 if self.ring.rng.once_in(4) => {
+                self.outcome.cancels += 1;
+                self.event(Event::Cancel)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn arrive(&mut self, arrival: Arrival) -> Result<(), String> {
+        match arrival {
+            Arrival::Elsewhere | Arrival::Hop(HopBody::Open(_), _) => Ok(()),
+            Arrival::Hop(HopBody::Rows(rows), payload) => {
+                self.event(Event::Returned { rows, payload })
+            }
+            Arrival::Link(stage, LinkBody::SessionFailed(failed)) => {
+                self.event(Event::StageFailed { stage, failed })
+            }
+            Arrival::Link(stage, LinkBody::EpochAnswer(answer)) => {
+                self.event(Event::EpochAnswer { stage, answer })
+            }
+            Arrival::Link(stage, other) => Err(format!("from stage {stage}: {other:?}")),
+            Arrival::Call(Call::Coordinator(run, payload)) => self.compute(&run, &payload),
+            Arrival::Call(Call::Drop) => {
+                self.head.trim(0)?;
+                self.tail.trim(0)
+            }
+            Arrival::Call(other) => Err(format!("to the coordinator's engine: {other:?}")),
+        }
+    }
+
+    fn compute(&mut self, run: &Run, payload: &Bytes) -> Result<(), String> {
+        let position = run.position;
+        if run.role == Role::Head {
+            let rows = self.head.run(position, &embed(&run.tokens))?;
+            return self.event(Event::HeadDone {
+                position,
+                rows: to_bytes(&rows),
+            });
+        }
+        let rows = self.tail.run(position, &from_bytes(payload))?;
+        let Output::Token(how) = run.output else {
+            return self.event(Event::TailDone {
+                position,
+                drawn: None,
+                head_rows: None,
+            });
+        };
+        let end = position + rows.len() as u32;
+        let drawn = draw(rows[rows.len() - 1], &how.sampling, end);
+        let along = how.then_head && !drawn.end && !self.ring.rng.once_in(8);
+        let head_rows = match along {
+            true => Some(to_bytes(&self.head.run(end, &embed(&[drawn.token]))?)),
+            false => None,
+        };
+        self.event(Event::TailDone {
+            position,
+            drawn: Some(drawn),
+            head_rows,
+        })
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), String> {
+        for effect in self.session.handle(event, self.ring.now_ms) {
+            if self.outcome.reason.is_some() {
+                return Err(format!("after the end: {effect:?}"));
+            }
+            match effect {
+                Effect::RunHead(run) => self.ring.call(0, Call::Coordinator(run, Bytes::new())),
+                Effect::RunTail { run, payload } => {
+                    self.ring.call(0, Call::Coordinator(run, payload));
+                }
+                Effect::Forward { body, payload } => self.ring.forward(0, body, payload),
+                Effect::Tell { stage, body } => {
+                    self.outcome.acks += usize::from(matches!(body, LinkBody::Ack(_)));
+                    self.ring.tell(stage, body);
+                }
+                Effect::Token(drawn) => self.outcome.tokens.push(drawn.token),
+                Effect::Suspect(_) => {}
+                Effect::DropCaches => self.ring.call(0, Call::Drop),
+                Effect::Finish(reason) => self.outcome.reason = Some(reason),
+                Effect::Fail(fault) => return Err(fault.to_string()),
+            }
+        }
+        if self.session.status().frames_in_flight > FRAMES_IN_FLIGHT_MAX {
+            return Err(format!("too much in flight: {:?}", self.session.status()));
+        }
+        match self.expected.0.starts_with(&self.outcome.tokens) {
+            true => Ok(()),
+            false => Err(format!(
+                "tokens {:?}, alone {:?}",
+                self.outcome.tokens, self.expected.0
+            )),
+        }
+    }
+
+    fn check_end(&mut self) -> Result<(), String> {
+        self.outcome.now_ms = self.ring.now_ms;
+        let Some(reason) = self.outcome.reason else {
+            return Err(format!(
+                "nothing moves any more: {:?}",
+                self.session.status()
+            ));
+        };
+        self.ring.check_empty()?;
+        if self.head.length() + self.tail.length() > 0 {
+            return Err("cached rows are left over at the coordinator".into());
+        }
+        let whole = reason == self.expected.1 && self.outcome.tokens == self.expected.0;
+        match whole || (reason == FinishReason::Cancelled && self.outcome.cancels == 1) {
+            true => Ok(()),
+            false => Err(format!(
+                "{reason:?} after {} tokens: {:?}",
+                self.outcome.tokens.len(),
+                self.plan
+            )),
+        }
+    }
+}
+
+#[test]
+fn tokens_equal_those_of_one_machine() {
+    let outcomes = run_seeds(0..1_200, |seed| run(seed, Sabotage::None));
+    let sum = |count: fn(&Outcome) -> usize| outcomes.iter().map(count).sum::<usize>();
+    let ended = |reason| {
+        outcomes
+            .iter()
+            .filter(|outcome| outcome.reason == Some(reason))
+            .count()
+    };
+    for (fault, struck) in [
+        ("repeated frames", sum(|o| o.repeats)),
+        ("broken hops", sum(|o| o.breaks)),
+        ("lost frames", sum(|o| o.lost)),
+        ("new epochs", sum(|o| o.resumes)),
+        ("cancellations", sum(|o| o.cancels)),
+        ("acknowledgements", sum(|o| o.acks)),
+        ("answers ended by the model", ended(FinishReason::End)),
+        ("answers ended by the limit", ended(FinishReason::Length)),
+        ("answers ended by the context", ended(FinishReason::Context)),
+        ("answers cancelled", ended(FinishReason::Cancelled)),
+    ] {
+        assert!(struck >= 20, "{fault}: only {struck}");
+    }
+}
+
+#[test]
+fn a_broken_world_is_noticed() {
+    fn check(sabotage: Sabotage, share: usize) {
+        let runs: Vec<_> = (0..200).map(|seed| run_counting(seed, sabotage)).collect();
+        let struck = runs.iter().filter(|(_, strikes)| *strikes > 0).count();
+        let noticed = runs
+            .iter()
+            .filter(|(run, strikes)| run.is_err() && *strikes > 0)
+            .count();
+        assert!(struck >= 50, "{sabotage:?} struck only {struck} times");
+        assert!(
+            noticed * 100 >= struck * share,
+            "{sabotage:?}: {noticed} of {struck} noticed"
+        );
+    }
+    check(Sabotage::LoseFrame, 50);
+    check(Sabotage::ComputeTwice, 100);
+    check(Sabotage::FlipBit, 50);
+}

@@ -1,0 +1,328 @@
+//! The stages of a ring, their engines, and the streams between all members.
+
+use crate::engine::{EMBEDDING_LENGTH, Part, from_bytes, to_bytes};
+use crate::rng::Rng;
+use bytes::Bytes;
+use proto::host::Run;
+use proto::ids::{RingId, SessionId};
+use proto::model::LayerRange;
+use proto::ring::{HopBody, LinkBody, OpenSession};
+use std::collections::VecDeque;
+use swarm::stage::{Compute, Effect, Event, FRAMES_QUEUED_MAX, Stage, StagePlan};
+
+pub(crate) const RING: RingId = RingId([1; 16]);
+pub(crate) const SESSION: SessionId = SessionId([2; 16]);
+/// Positions of every cache.
+pub(crate) const POSITIONS_MAX: u32 = 2_000;
+/// Each stage retains as many rows of 16 bytes.
+pub(crate) const RETAINED_BYTES_MAX: usize = 2_200 * 16;
+/// How many frames a hop remembers for repetition.
+const LOG_FRAMES: usize = 4;
+
+/// One of the ways in which the world may be broken, to show that the checks notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sabotage {
+    None,
+    /// Engines do not trim.
+    ForgetTrim,
+    /// A hop loses a frame and nobody learns of it.
+    LoseFrame,
+    /// Engines compute a frame twice.
+    ComputeTwice,
+    /// A bit of an activation flips.
+    FlipBit,
+}
+
+/// A call on its way to an engine.
+#[derive(Debug, Clone)]
+pub(crate) enum Call {
+    Stage(Compute),
+    Coordinator(Run, Bytes),
+    Trim(u32),
+    Drop,
+}
+
+#[derive(Debug, Clone)]
+enum Packet {
+    Hop(HopBody, Bytes),
+    Link(LinkBody),
+    Call(Call),
+}
+
+/// Streams, in one row of queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// From a stage to the next; 0 is the coordinator, which also stands behind the last.
+    Hop(usize),
+    /// From the coordinator to a stage.
+    Down(usize),
+    /// From a stage to the coordinator.
+    Up(usize),
+    /// To the engine of a member; 0 is the coordinator.
+    Engine(usize),
+}
+
+/// What comes to the coordinator.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// Something that a stage dealt with.
+    Elsewhere,
+    Hop(HopBody, Bytes),
+    Link(u32, LinkBody),
+    Call(Call),
+}
+
+#[derive(Debug)]
+pub(crate) struct Ring {
+    pub(crate) rng: Rng,
+    pub(crate) now_ms: u64,
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) parts: Vec<Part>,
+    pub(crate) sabotage: Sabotage,
+    pub(crate) strikes: usize,
+    lanes: Vec<VecDeque<Packet>>,
+    logs: Vec<VecDeque<(HopBody, Bytes)>>,
+}
+
+fn plan(stage: usize, stages: usize) -> StagePlan {
+    StagePlan {
+        ring: RING,
+        stage: stage as u32 + 1,
+        stages: stages as u32,
+        embedding_length: EMBEDDING_LENGTH,
+        positions_max: POSITIONS_MAX,
+        sessions_max: 1,
+        retained_bytes_max: RETAINED_BYTES_MAX,
+    }
+}
+
+impl Ring {
+    pub(crate) fn new(rng: Rng, layers: &[LayerRange], sabotage: Sabotage) -> Self {
+        let stages = layers.len();
+        Self {
+            rng,
+            now_ms: 0,
+            stages: (0..stages)
+                .map(|at| Stage::new(plan(at, stages)).expect("the plan is sound"))
+                .collect(),
+            parts: layers.iter().map(|&range| Part::new(range)).collect(),
+            sabotage,
+            strikes: 0,
+            lanes: vec![VecDeque::new(); 4 * (stages + 1)],
+            logs: vec![VecDeque::new(); stages + 1],
+        }
+    }
+
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Packet> {
+        let (kind, at) = match lane {
+            Lane::Hop(at) => (0, at),
+            Lane::Down(at) => (1, at),
+            Lane::Up(at) => (2, at),
+            Lane::Engine(at) => (3, at),
+        };
+        &mut self.lanes[at * 4 + kind]
+    }
+
+    fn strikes(&mut self, sabotage: Sabotage) -> bool {
+        let strikes = self.sabotage == sabotage && self.rng.once_in(4);
+        self.strikes += usize::from(strikes);
+        strikes
+    }
+
+    pub(crate) fn forward(&mut self, from: usize, body: HopBody, mut payload: Bytes) {
+        if matches!(body, HopBody::Rows(_)) && self.strikes(Sabotage::LoseFrame) {
+            return;
+        }
+        if matches!(body, HopBody::Rows(_)) && self.strikes(Sabotage::FlipBit) {
+            let mut rows = from_bytes(&payload);
+            rows[0] ^= 1 << 40;
+            payload = to_bytes(&rows);
+        }
+        let log = &mut self.logs[from];
+        log.push_back((body.clone(), payload.clone()));
+        if log.len() > LOG_FRAMES {
+            log.pop_front();
+        }
+        self.lane(Lane::Hop(from))
+            .push_back(Packet::Hop(body, payload));
+    }
+
+    pub(crate) fn tell(&mut self, stage: u32, body: LinkBody) {
+        self.lane(Lane::Down(stage as usize))
+            .push_back(Packet::Link(body));
+    }
+
+    pub(crate) fn call(&mut self, member: usize, call: Call) {
+        self.lane(Lane::Engine(member))
+            .push_back(Packet::Call(call));
+    }
+
+    /// A hop was connected anew: its sender repeats the newest frames.
+    pub(crate) fn repeat(&mut self, from: usize) -> usize {
+        let frames = self.rng.below(LOG_FRAMES) + 1;
+        let log = &self.logs[from];
+        let again: Vec<_> = log
+            .iter()
+            .skip(log.len().saturating_sub(frames))
+            .cloned()
+            .collect();
+        let count = again.len();
+        self.lane(Lane::Hop(from))
+            .extend(again.into_iter().map(|(b, p)| Packet::Hop(b, p)));
+        count
+    }
+
+    /// Whatever is on a lane is lost.
+    pub(crate) fn lose(&mut self, lane: Lane) -> usize {
+        let lane = self.lane(lane);
+        let lost = lane.len();
+        lane.clear();
+        lost
+    }
+
+    /// Another machine takes a stage over, with nothing in its cache.
+    pub(crate) fn replace(&mut self, at: usize, layers: LayerRange, epoch: u32) {
+        for lane in [
+            Lane::Hop(at),
+            Lane::Down(at + 1),
+            Lane::Up(at + 1),
+            Lane::Engine(at + 1),
+        ] {
+            self.lose(lane);
+        }
+        let mut stage = Stage::new(plan(at, self.stages.len())).expect("the plan is sound");
+        let open = OpenSession {
+            session: SESSION,
+            epoch,
+            positions_max: POSITIONS_MAX,
+        };
+        stage.handle(Event::Open(open), self.now_ms);
+        self.stages[at] = stage;
+        self.parts[at] = Part::new(layers);
+    }
+
+    pub(crate) fn is_open_everywhere(&self) -> bool {
+        self.stages.iter().all(|stage| stage.sessions() == 1)
+    }
+
+    /// Delivers from a lane of the seed's choice; `None` when all are empty.
+    pub(crate) fn step(&mut self) -> Result<Option<Arrival>, String> {
+        let busy: Vec<usize> = (0..self.lanes.len())
+            .filter(|&lane| !self.lanes[lane].is_empty())
+            .collect();
+        if busy.is_empty() {
+            return Ok(None);
+        }
+        self.now_ms += self.rng.below(4) as u64;
+        let lane = busy[self.rng.below(busy.len())];
+        let (at, packet) = (
+            lane / 4,
+            self.lanes[lane].pop_front().expect("the lane is busy"),
+        );
+        let members = self.stages.len() + 1;
+        Ok(Some(match packet {
+            Packet::Hop(body, payload) if at + 1 == members => Arrival::Hop(body, payload),
+            Packet::Hop(HopBody::Open(open), _) => self.stage(at, Event::Open(open))?,
+            Packet::Hop(HopBody::Rows(rows), payload) => {
+                self.stage(at, Event::Rows { rows, payload })?
+            }
+            Packet::Link(body) if lane % 4 == 2 => Arrival::Link(at as u32, body),
+            Packet::Link(LinkBody::Ack(ack)) => self.stage(at - 1, Event::Ack(ack))?,
+            Packet::Link(LinkBody::Epoch(at_epoch)) => {
+                self.stage(at - 1, Event::Epoch(at_epoch))?
+            }
+            Packet::Link(LinkBody::CloseSession(end)) => self.stage(at - 1, Event::Close(end))?,
+            Packet::Link(other) => return Err(format!("to stage {at}: {other:?}")),
+            Packet::Call(call) if at == 0 => Arrival::Call(call),
+            Packet::Call(call) => self.compute(at - 1, call)?,
+        }))
+    }
+
+    fn compute(&mut self, at: usize, call: Call) -> Result<Arrival, String> {
+        match call {
+            Call::Stage(Compute {
+                session,
+                epoch,
+                position,
+                payload,
+                ..
+            }) => {
+                let rows = from_bytes(&payload);
+                let output = self.parts[at].run(position, &rows)?;
+                if self.strikes(Sabotage::ComputeTwice) {
+                    self.parts[at].run(position, &rows)?;
+                }
+                let output = to_bytes(&output);
+                self.stage(
+                    at,
+                    Event::Computed {
+                        session,
+                        epoch,
+                        position,
+                        output,
+                    },
+                )
+            }
+            Call::Trim(length) => {
+                if !self.strikes(Sabotage::ForgetTrim) {
+                    self.parts[at].trim(length)?;
+                }
+                Ok(Arrival::Elsewhere)
+            }
+            Call::Drop => {
+                self.parts[at].trim(0)?;
+                Ok(Arrival::Elsewhere)
+            }
+            Call::Coordinator(run, _) => Err(format!("to the engine of a stage: {run:?}")),
+        }
+    }
+
+    pub(crate) fn stage(&mut self, at: usize, event: Event) -> Result<Arrival, String> {
+        for effect in self.stages[at].handle(event, self.now_ms) {
+            match effect {
+                Effect::Compute(compute) => self.call(at + 1, Call::Stage(compute)),
+                Effect::Forward { body, payload } => self.forward(at + 1, body, payload),
+                Effect::TrimCache { length, .. } => self.call(at + 1, Call::Trim(length)),
+                Effect::DropCache { .. } => self.call(at + 1, Call::Drop),
+                Effect::Tell(body) => {
+                    self.lane(Lane::Up(at + 1)).push_back(Packet::Link(body));
+                }
+            }
+        }
+        self.check(at)?;
+        Ok(Arrival::Elsewhere)
+    }
+
+    /// What holds for a stage after every step.
+    fn check(&mut self, at: usize) -> Result<(), String> {
+        let Some(view) = self.stages[at].view(SESSION) else {
+            return Ok(());
+        };
+        let sane = view.retained_from <= view.length
+            && view.length <= view.accepted
+            && view.accepted <= POSITIONS_MAX
+            && view.queued_frames <= FRAMES_QUEUED_MAX
+            && view.retained_bytes <= RETAINED_BYTES_MAX;
+        if !sane {
+            return Err(format!("stage {}: {view:?}", at + 1));
+        }
+        let idle = self.lane(Lane::Engine(at + 1)).is_empty();
+        let length = self.parts[at].length();
+        if idle && length != view.length && view.queued_frames == 0 {
+            return Err(format!("stage {}: a cache of {length}, {view:?}", at + 1));
+        }
+        Ok(())
+    }
+
+    /// What holds at the end: nobody keeps anything.
+    pub(crate) fn check_empty(&self) -> Result<(), String> {
+        let open: usize = self.stages.iter().map(Stage::sessions).sum();
+        let rows: u32 = self.parts.iter().map(Part::length).sum();
+        if open > 0 || rows > 0 {
+            return Err(format!(
+                "{open} sessions and {rows} cached rows are left over"
+            ));
+        }
+        Ok(())
+    }
+}

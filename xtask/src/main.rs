@@ -1,0 +1,66 @@
+//! Workshop commands: what keeps the house in order, never part of what is shipped.
+//!
+//! `cargo xtask tidy` reads the repository as git sees it, turns every Rust file into a list of facts
+//! and holds the rules of the house against them. It changes nothing, prints one block a finding and
+//! ends with status 1 when there is any. The same check runs as a test of this crate, so that
+//! `cargo test` alone is enough to notice.
+
+mod tidy;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Workshop commands of Myzel.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Hold the rules of the house against the repository.
+    ///
+    /// Prints `file:line: [rule] what`, why the rule exists and the way out. Ends with status 1 on any
+    /// finding.
+    Tidy {
+        /// The repository to look at [default: the one this command was built from].
+        #[arg(long, value_name = "DIR")]
+        root: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let Command::Tidy { root } = Cli::parse().command;
+    let root = root.unwrap_or_else(repository);
+    tidy_command(&root).unwrap_or_else(|error| {
+        // Nothing useful is left to do when even the error stream is closed.
+        let _ = writeln!(io::stderr(), "error: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn tidy_command(root: &Path) -> anyhow::Result<ExitCode> {
+    let report = tidy::check(root)?;
+    write!(io::stdout().lock(), "{report}")?;
+    Ok(if report.findings.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The repository that holds this crate. Cargo names the crate's directory at run time; the path of
+/// the build is the second choice, for a binary started by hand.
+fn repository() -> PathBuf {
+    let crate_dir = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    crate_dir
+        .parent()
+        .expect("xtask is a directory of the repository")
+        .to_path_buf()
+}
