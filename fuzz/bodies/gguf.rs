@@ -8,7 +8,7 @@ use proto::model::LayerRange;
 const STAGE_BYTES_MAX: u64 = 4 << 20;
 
 /// Panics when something does not hold. Files that are refused are fine.
-pub fn run(file: &[u8]) {
+pub(crate) fn run(file: &[u8]) {
     let Ok(header) = Header::from_bytes(file) else {
         return;
     };

@@ -8,7 +8,7 @@ use proto::gguf::{
 const WIDTH: u64 = 32;
 
 /// Names and contents.
-pub fn seeds() -> Vec<(String, Vec<u8>)> {
+pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
     let cut = families()
         .iter()
         .map(|family| (format!("{}.gguf", family.name), model(family.name)));

@@ -1,12 +1,12 @@
 //! The endpoint: binding, its addresses, calls to others, and its end.
 
+use crate::end::EndReason;
 use crate::limits::{ADDRS_MS, CLOSE_MS, DIAL_MS};
 use crate::transport::{self, Congestion};
 use crate::{dial, end};
 use identity::NodeKey;
 use iroh::endpoint::{BindOpts, Connection, WeakConnectionHandle, presets};
 use iroh::{Endpoint, EndpointAddr, PublicKey, RelayMode, SecretKey, TransportAddr};
-use proto::close::CloseCode;
 use proto::ids::NodeId;
 use proto::member::{ALPN_HOP, ALPN_LINK};
 use proto::ticket::TICKET_ADDRS_MAX;
@@ -14,7 +14,7 @@ use std::error::Error;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -88,7 +88,15 @@ pub(crate) struct Core {
     pub(crate) tasks: TaskTracker,
     pub(crate) started: AtomicBool,
     /// Hops in both directions, to end those of a peer whose link is lost.
-    hops: Mutex<Vec<(NodeId, WeakConnectionHandle)>>,
+    hops: Mutex<Vec<OpenHop>>,
+}
+
+/// A hop that is open as far as anybody knows.
+#[derive(Debug)]
+struct OpenHop {
+    peer: NodeId,
+    connection: WeakConnectionHandle,
+    verdict: Arc<OnceLock<EndReason>>,
 }
 
 impl Net {
@@ -143,7 +151,7 @@ impl Net {
     /// Tells the peers, ends every task and closes the sockets, within a second.
     pub async fn close(&self) {
         self.core.stop.cancel();
-        self.core.end_hops(None, CloseCode::ShuttingDown);
+        self.core.end_hops(None, &EndReason::Here);
         self.core.tasks.close();
         let goodbye = async {
             self.core.tasks.wait().await;
@@ -223,20 +231,37 @@ impl Core {
         }
     }
 
-    /// Remembers a hop until it ends.
-    pub(crate) fn remember_hop(&self, peer: NodeId, connection: &Connection) {
+    /// Remembers a hop until it ends. Why this node ends it, should it do so, will be in what is returned.
+    pub(crate) fn remember_hop(
+        &self,
+        peer: NodeId,
+        connection: &Connection,
+    ) -> Arc<OnceLock<EndReason>> {
+        let verdict = Arc::new(OnceLock::new());
+        let connection = connection.weak_handle();
         let mut hops = self.hops.lock().unwrap_or_else(PoisonError::into_inner);
-        hops.retain(|(_, hop)| hop.upgrade().is_some_and(|c| c.close_reason().is_none()));
-        hops.push((peer, connection.weak_handle()));
+        hops.retain(|hop| {
+            hop.connection
+                .upgrade()
+                .is_some_and(|c| c.close_reason().is_none())
+        });
+        hops.push(OpenHop {
+            peer,
+            connection,
+            verdict: verdict.clone(),
+        });
+        verdict
     }
 
-    /// Closes the hops from and to `peer`, or all.
-    pub(crate) fn end_hops(&self, peer: Option<NodeId>, code: CloseCode) {
+    /// Ends the hops from and to `peer`, or all.
+    pub(crate) fn end_hops(&self, peer: Option<NodeId>, reason: &EndReason) {
         let mut hops = self.hops.lock().unwrap_or_else(PoisonError::into_inner);
-        hops.retain(|(at, hop)| {
-            let ends = peer.is_none_or(|peer| peer == *at);
-            if ends && let Some(connection) = hop.upgrade() {
-                end::close(&connection, code, "");
+        hops.retain(|hop| {
+            let ends = peer.is_none_or(|peer| peer == hop.peer);
+            if ends && let Some(connection) = hop.connection.upgrade() {
+                // The first reason stays: the hop may have ended by itself.
+                let _ = hop.verdict.set(reason.clone());
+                end::close(&connection, reason.code(), "");
             }
             !ends
         });

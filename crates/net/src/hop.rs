@@ -19,7 +19,7 @@ use proto::ids::NodeId;
 use proto::member::{ALPN_HOP, Member};
 use proto::packet::PAYLOAD_BYTES_MAX;
 use proto::ring::{Hop, HopBody, HopHello, HopWelcome, RefusalCode};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -66,6 +66,7 @@ pub struct HopSender {
     _reader: PacketReader,
     /// Whether a frame was begun and not finished.
     torn: bool,
+    verdict: Arc<OnceLock<EndReason>>,
 }
 
 /// The reading end of a hop.
@@ -77,6 +78,7 @@ pub struct HopReceiver {
     /// Keeps the other direction of the stream open; nothing goes on it.
     _send: SendStream,
     _slot: OwnedSemaphorePermit,
+    verdict: Arc<OnceLock<EndReason>>,
 }
 
 /// A member that wants to send activations here. Dropping it refuses without a reason.
@@ -144,6 +146,11 @@ async fn greet(
     }
 }
 
+/// What this node decided about a hop, else what its connection says.
+fn reason(verdict: &OnceLock<EndReason>, connection: impl Into<EndReason>) -> EndReason {
+    verdict.get().cloned().unwrap_or_else(|| connection.into())
+}
+
 impl HopSender {
     /// The next stage.
     #[must_use]
@@ -193,7 +200,7 @@ impl HopSender {
 
     /// Waits until the hop has ended, and says why.
     pub async fn ended(&self) -> EndReason {
-        self.connection.closed().await.into()
+        reason(&self.verdict, self.connection.closed().await)
     }
 }
 
@@ -216,7 +223,7 @@ impl HopReceiver {
                 Ok(Some((Hop { body: None }, _))) => {}
                 Ok(None) => return Err(EndReason::Finished),
                 Err(fault) => {
-                    let reason = EndReason::from(fault);
+                    let reason = reason(&self.verdict, fault);
                     if matches!(reason, EndReason::Malformed { .. }) {
                         end::close(&self.connection, CloseCode::Malformed, &reason.to_string());
                     }
@@ -228,7 +235,7 @@ impl HopReceiver {
 
     /// Waits until the hop has ended, and says why. Frames may still wait to be read.
     pub async fn ended(&self) -> EndReason {
-        self.connection.closed().await.into()
+        reason(&self.verdict, self.connection.closed().await)
     }
 }
 
@@ -241,8 +248,9 @@ impl IncomingHop {
     pub async fn accept(mut self) -> Result<HopReceiver, EndReason> {
         transport::trust(&self.connection);
         packets::write_head(&mut self.send, &HopWelcome { refused: None }).await?;
-        self.core.remember_hop(self.peer, &self.connection);
+        let verdict = self.core.remember_hop(self.peer, &self.connection);
         Ok(HopReceiver {
+            verdict,
             peer: self.peer,
             connection: self.connection,
             reader: self.reader,

@@ -4,9 +4,15 @@ use proto::member::{HEARTBEAT_MS, MEMBERS_MAX, SUSPECT_MS};
 use proto::packet::PAYLOAD_BYTES_MAX;
 use proto::ticket::TICKET_ADDRS_MAX;
 
-/// Bytes in flight towards us on one connection of a member.
-pub const WINDOW_BYTES: u32 = 8 << 20;
-/// Bytes in flight towards us on one connection before its other side has proven anything.
+/// Bytes that may wait to be read on one connection of a member.
+///
+/// Not more, because noq 1.4 ends a connection with "too many gaps in stream buffer" when more than 2,048 pieces wait,
+/// even if there is no gap (<https://github.com/quinn-rs/quinn/issues/2809>), and a piece is one datagram. A payload may
+/// be larger: it is taken off the stream while it arrives.
+pub const WINDOW_BYTES: u32 = 2 << 20;
+/// Bytes written on one connection that the other side has not confirmed yet; writing waits beyond.
+pub const SEND_WINDOW_BYTES: u64 = 8 << 20;
+/// Bytes that may wait to be read on one connection before its other side has proven anything.
 pub const STRANGER_WINDOW_BYTES: u32 = 64 << 10;
 /// Streams that the other side may have open on one connection: a link is one, a hop is one.
 pub const STREAMS_MAX: u32 = 1;
@@ -45,7 +51,11 @@ pub const CLOSE_MS: u64 = 800;
 /// How long the endpoint may take to learn its own addresses, in milliseconds.
 pub const ADDRS_MS: u64 = 1_000;
 
-const _: () = assert!(WINDOW_BYTES as usize >= PAYLOAD_BYTES_MAX);
+/// Pieces after which noq gives up, and the least that one carries when a frame fills its datagrams.
+const NOQ_PIECES_MAX: u32 = 2_048;
+const PIECE_BYTES_MIN: u32 = 1_100;
+const _: () = assert!(WINDOW_BYTES / PIECE_BYTES_MIN < NOQ_PIECES_MAX);
+const _: () = assert!(SEND_WINDOW_BYTES as usize >= PAYLOAD_BYTES_MAX);
 const _: () = assert!(
     SUSPECT_MS < IDLE_MS as u64,
     "heartbeats notice before QUIC does"

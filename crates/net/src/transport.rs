@@ -1,6 +1,8 @@
 //! How QUIC is set up: windows, streams, time-outs, congestion control.
 
-use crate::limits::{IDLE_MS, KEEP_ALIVE_MS, STRANGER_WINDOW_BYTES, STREAMS_MAX, WINDOW_BYTES};
+use crate::limits::{
+    IDLE_MS, KEEP_ALIVE_MS, SEND_WINDOW_BYTES, STRANGER_WINDOW_BYTES, STREAMS_MAX, WINDOW_BYTES,
+};
 use iroh::endpoint::{Connection, ControllerFactory, QuicTransportConfig, VarInt};
 use noq_proto::congestion::{Bbr3Config, CubicConfig};
 use std::sync::Arc;
@@ -30,7 +32,7 @@ pub(crate) fn config(congestion: Congestion) -> QuicTransportConfig {
         .datagram_receive_buffer_size(None)
         .stream_receive_window(VarInt::from_u32(WINDOW_BYTES))
         .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES))
-        .send_window(u64::from(WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_MS).into()))
         .keep_alive_interval(Duration::from_millis(KEEP_ALIVE_MS))
         .default_path_max_idle_timeout(Duration::from_millis(u64::from(IDLE_MS)))

@@ -17,7 +17,16 @@ pub struct DataDir {
 /// Held while a node runs. The system lets go of it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing the file would not do: a child that is just being started holds a copy of it until it is running.
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the data directory's lock is not let go of");
+        }
+    }
 }
 
 /// A data directory that cannot be had.
@@ -118,7 +127,7 @@ impl DataDir {
         };
         note().map_err(FileError::of("write", &path))?;
         durable::sweep_new(&self.root)?;
-        Ok(DirLock { _file: file })
+        Ok(DirLock { file })
     }
 }
 

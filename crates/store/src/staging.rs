@@ -31,7 +31,16 @@ const RESUMABLE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(crate) struct Staging {
     dir: PathBuf,
     lock_path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // Closing the file would not do: a child that is just being started holds a copy of it until it is running.
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(path = %self.lock_path.display(), %error, "a lock is not let go of");
+        }
+    }
 }
 
 /// A staging folder that cannot be had.
@@ -53,7 +62,7 @@ impl Staging {
         let staging = Self {
             dir: root.join(key.to_string()),
             lock_path,
-            _lock: lock,
+            lock,
         };
         create_dir(&staging.dir)?;
         staging.clear(|name| RESUMABLE.iter().any(|kept| name == OsStr::new(kept)))?;

@@ -13,7 +13,7 @@ use iroh::endpoint::{Connection, Incoming, SendStream};
 use proto::close::CloseCode;
 use proto::codec::Wire as Structure;
 use proto::ids::NodeId;
-use proto::member::{ALPN_HOP, Hello, JoinRefusal, Membership, Welcome};
+use proto::member::{ALPN_HOP, Hello, JoinRefusal, Member, Membership, Welcome};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
@@ -52,17 +52,30 @@ pub(super) async fn accept_all(mesh: Arc<Mesh>) {
             incoming.ignore();
             continue;
         };
-        let mesh = mesh.clone();
-        mesh.core.tasks.clone().spawn(async move {
-            tokio::select! {
-                () = mesh.core.stop.cancelled() => {}
-                outcome = Box::pin(answer(&mesh, incoming, permit)) => {
-                    if let Err(error) = outcome {
-                        tracing::debug!(%error, "incoming connection");
-                    }
-                }
-            }
-        });
+        mesh.core.tasks.spawn(run(mesh.clone(), incoming, permit));
+    }
+}
+
+/// A member whose call is to become a link.
+struct Admitted {
+    wire: Wire,
+    member: Member,
+    place: Place,
+}
+
+async fn run(mesh: Arc<Mesh>, incoming: Incoming, permit: OwnedSemaphorePermit) {
+    let outcome = tokio::select! {
+        () = mesh.core.stop.cancelled() => return,
+        outcome = Box::pin(answer(&mesh, incoming, permit)) => outcome,
+    };
+    match outcome {
+        Ok(Some(Admitted {
+            wire,
+            member,
+            place,
+        })) => live::run(&mesh, wire, member, place).await,
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%error, "incoming connection"),
     }
 }
 
@@ -81,7 +94,7 @@ async fn answer(
     mesh: &Arc<Mesh>,
     incoming: Incoming,
     permit: OwnedSemaphorePermit,
-) -> Result<(), AnswerFault> {
+) -> Result<Option<Admitted>, AnswerFault> {
     let arrived = Instant::now();
     let deadline = tokio::time::Instant::now() + Duration::from_millis(HELLO_MS);
     let connection = tokio::time::timeout_at(deadline, incoming)
@@ -90,7 +103,7 @@ async fn answer(
         .map_err(|error| AnswerFault::Handshake(error.into()))?;
     if connection.alpn() == ALPN_HOP {
         let greeting = listen(connection, permit, deadline).await?;
-        hop::answer(mesh, greeting).await
+        hop::answer(mesh, greeting).await.map(|()| None)
     } else {
         let greeting = listen(connection, permit, deadline).await?;
         answer_link(mesh, greeting, arrived).await
@@ -134,7 +147,7 @@ async fn answer_link(
     mesh: &Arc<Mesh>,
     greeting: Greeting<Hello>,
     arrived: Instant,
-) -> Result<(), AnswerFault> {
+) -> Result<Option<Admitted>, AnswerFault> {
     if let Err(detail) = dial::vet(&greeting.first.member, Some(greeting.peer)) {
         let reason = EndReason::Malformed { detail };
         end::close(&greeting.connection, reason.code(), &reason.to_string());
@@ -146,7 +159,7 @@ async fn answer_link(
             tracing::info!(peer = %greeting.peer.short(), name = greeting.first.member.name, "a new member");
             let welcome = welcome(mesh, Some(yours));
             say_last(greeting.connection, greeting.send, &welcome).await;
-            Ok(())
+            Ok(None)
         }
         Verdict::Refused(refusal) => refuse(greeting, refusal).await,
     }
@@ -165,13 +178,13 @@ async fn admit(
     mesh: &Arc<Mesh>,
     greeting: Greeting<Hello>,
     arrived: Instant,
-) -> Result<(), AnswerFault> {
+) -> Result<Option<Admitted>, AnswerFault> {
     mesh.learn(&greeting.first.member, true);
     let place = match claim(mesh, greeting.peer, arrived).await {
         Claim::Place(place) => place,
         Claim::Duplicate => {
             end::close(&greeting.connection, CloseCode::Duplicate, "");
-            return Ok(());
+            return Ok(None);
         }
         Claim::Full => return refuse(greeting, JoinRefusal::Full).await,
     };
@@ -232,7 +245,10 @@ fn welcome(mesh: &Mesh, yours: Option<Membership>) -> Welcome {
     }
 }
 
-async fn refuse(greeting: Greeting<Hello>, refusal: JoinRefusal) -> Result<(), AnswerFault> {
+async fn refuse(
+    greeting: Greeting<Hello>,
+    refusal: JoinRefusal,
+) -> Result<Option<Admitted>, AnswerFault> {
     let welcome = Welcome {
         member: None,
         membership: None,

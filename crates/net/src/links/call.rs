@@ -12,63 +12,92 @@ use proto::member::Member;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// A link that lived this long was a good one: the pause before the next call is short again.
+const STEADY: Duration = Duration::from_millis(2 * REDIAL_MAX_MS);
+
 /// Keeps a link to `peer` for as long as it is known and the node runs.
-pub(super) async fn keep_linked(mesh: Arc<Mesh>, peer: NodeId, phase: Phase) {
-    tokio::select! {
-        () = mesh.core.stop.cancelled() => {}
-        () = dial_for_ever(&mesh, peer, phase) => tracing::debug!(peer = %peer.short(), "forgotten"),
-    }
-}
-
-async fn dial_for_ever(mesh: &Arc<Mesh>, peer: NodeId, mut phase: Phase) {
-    let mut pause = Duration::from_millis(REDIAL_MIN_MS);
-    while phase
-        .wait_for(|state| *state != PeerState::Up)
-        .await
-        .is_ok()
-    {
+pub(super) async fn keep_linked(mesh: Arc<Mesh>, peer: NodeId, mut phase: Phase) {
+    let mut pause = Pause::default();
+    loop {
+        let greeted = tokio::select! {
+            () = mesh.core.stop.cancelled() => return,
+            greeted = Box::pin(next_link(&mesh, peer, &mut phase, &mut pause)) => greeted,
+        };
+        let Some(greeted) = greeted else {
+            return tracing::debug!(peer = %peer.short(), "forgotten");
+        };
         let began = Instant::now();
-        let member = mesh.table().begin_dial(peer);
-        if let Some(member) = member
-            && !dial_once(mesh, &member, &mut phase).await
-        {
-            return;
-        }
-        // A link that lived for a while was a good one: the next pause is short again.
-        if began.elapsed() > 2 * Duration::from_millis(REDIAL_MAX_MS) {
-            pause = Duration::from_millis(REDIAL_MIN_MS);
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(REDIAL_MAX_MS));
+        run(&mesh, greeted).await;
+        pause.after(began.elapsed());
     }
 }
 
-/// One call and, if it comes through, the whole life of its link. False when the member is forgotten.
-async fn dial_once(mesh: &Arc<Mesh>, member: &Member, phase: &mut Phase) -> bool {
+/// The time between two calls.
+#[derive(Debug, Default)]
+struct Pause(Duration);
+
+impl Pause {
+    async fn rest(&mut self) {
+        tokio::time::sleep(self.0).await;
+        let (min, max) = (REDIAL_MIN_MS, REDIAL_MAX_MS);
+        self.0 = (self.0 * 2).clamp(Duration::from_millis(min), Duration::from_millis(max));
+    }
+
+    fn after(&mut self, life: Duration) {
+        if life >= STEADY {
+            self.0 = Duration::from_millis(REDIAL_MIN_MS);
+        }
+    }
+}
+
+/// Calls until a call comes through; `None` when the member is forgotten.
+async fn next_link(
+    mesh: &Arc<Mesh>,
+    peer: NodeId,
+    phase: &mut Phase,
+    pause: &mut Pause,
+) -> Option<Greeted> {
+    loop {
+        let began = Instant::now();
+        phase.wait_for(|state| *state != PeerState::Up).await.ok()?;
+        pause.after(began.elapsed());
+        pause.rest().await;
+        let Some(member) = mesh.table().begin_dial(peer) else {
+            continue;
+        };
+        match dial(mesh, &member, phase).await {
+            None => {}
+            Some(Ok(greeted)) => return Some(greeted),
+            Some(Err(error)) => {
+                tracing::debug!(peer = %peer.short(), %error, "call failed");
+                if !mesh.table().dial_failed(peer, error.to_string()) {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// One call; `None` when an incoming one took the place meanwhile.
+async fn dial(
+    mesh: &Mesh,
+    member: &Member,
+    phase: &mut Phase,
+) -> Option<Result<Greeted, DialError>> {
     let crossed = async {
-        // An incoming call took the place. If the peer is forgotten instead, the call goes on to its own end.
         if phase
             .wait_for(|state| *state == PeerState::Up)
             .await
             .is_err()
         {
+            // Forgotten; the call goes on to its own end.
             std::future::pending::<()>().await;
         }
     };
-    let outcome = tokio::select! {
+    tokio::select! {
         biased;
-        () = crossed => return true,
-        outcome = Box::pin(greet(mesh, member)) => outcome,
-    };
-    match outcome {
-        Ok(greeted) => {
-            run(mesh, greeted).await;
-            true
-        }
-        Err(error) => {
-            tracing::debug!(peer = %member.id.short(), %error, "call failed");
-            mesh.table().dial_failed(member.id, error.to_string())
-        }
+        () = crossed => None,
+        outcome = Box::pin(greet(mesh, member)) => Some(outcome),
     }
 }
 

@@ -10,7 +10,6 @@ use crate::limits::MEMBERS_PER_MESSAGE;
 use crate::packets::PacketReader;
 use bytes::Bytes;
 use iroh::endpoint::{Connection, SendStream};
-use proto::close::CloseCode;
 use proto::ids::NodeId;
 use proto::member::{HEARTBEAT_MS, Member, SUSPECT_MS};
 use proto::ring::{Heartbeat, Link, LinkBody};
@@ -47,7 +46,7 @@ pub(super) async fn run(mesh: &Arc<Mesh>, wire: Wire, member: Member, mut place:
     tracing::info!(peer = %peer.short(), %reason, "link lost");
     if matches!(reason, EndReason::Silent { .. }) {
         // Its hops are as dead as the link, and QUIC would notice much later.
-        mesh.core.end_hops(Some(peer), CloseCode::Silent);
+        mesh.core.end_hops(Some(peer), &reason);
     }
     mesh.emit(LinkEvent::Lost {
         peer,

@@ -215,11 +215,9 @@ async fn a_torn_frame_closes_the_hop() {
     let torn = async {
         loop {
             let write = sender.send(rows(0), large.clone());
-            if tokio::time::timeout(Duration::from_millis(500), write)
-                .await
-                .is_err()
-            {
-                return;
+            match tokio::time::timeout(Duration::from_millis(500), write).await {
+                Ok(sent) => sent.unwrap(),
+                Err(_) => return,
             }
         }
     };

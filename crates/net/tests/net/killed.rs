@@ -71,5 +71,8 @@ async fn a_killed_peer_is_lost_with_its_hops() {
     assert_eq!(silent, peer);
     assert_eq!(a.lost(peer).await, EndReason::Silent { silent_ms });
     // The hop was closed on this side with the link, long before QUIC would have given it up.
-    assert_eq!(within(hop.recv()).await.unwrap_err(), EndReason::Here);
+    assert_eq!(
+        within(hop.recv()).await.unwrap_err(),
+        EndReason::Silent { silent_ms }
+    );
 }

@@ -75,6 +75,8 @@ async fn ask_node(data_dir: &Path, method: reqwest::Method, path: &str) -> anyho
 
 /// An HTTP client that calls no proxy: the node is on this machine.
 pub(super) fn client() -> anyhow::Result<reqwest::Client> {
+    // Only plain HTTP is spoken, but a client cannot be made without a provider; a second call changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     Ok(reqwest::Client::builder().no_proxy().build()?)
 }
 

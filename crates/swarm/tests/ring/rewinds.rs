@@ -15,6 +15,8 @@ use swarm::split::split;
 
 /// Rows that a run sends before it ends.
 const ROWS_WANTED: u32 = 300;
+/// A run that always goes back never ends.
+const REWINDS_MAX: usize = 25;
 /// Frames on their way at once.
 const FLIGHT_MAX: usize = 4;
 const STEPS_MAX: usize = 100_000;
@@ -107,7 +109,8 @@ impl Driver {
         if self.answers.is_some() {
             return Ok(());
         }
-        if self.sent > 0 && self.ring.is_open_everywhere() && self.ring.rng.once_in(60) {
+        let may_rewind = self.sent > 0 && self.outcome.rewinds < REWINDS_MAX;
+        if may_rewind && self.ring.is_open_everywhere() && self.ring.rng.once_in(60) {
             self.rewind();
         } else if self.flight.len() < FLIGHT_MAX && self.sent < ROWS_WANTED {
             self.send(RowsKind::Decode)?;
