@@ -11,16 +11,13 @@ const WIDTH: u64 = 32;
 pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
     let cut = families()
         .iter()
-        .map(|family| (format!("{}.gguf", family.name), model(family.name)));
+        .map(|family| (family.name.to_owned(), model(family.name)));
     let odd = [
-        ("other-family.gguf", model("bloom")),
-        ("version-2.gguf", file(2, &keys("llama", 2), &tensors(2))),
-        (
-            "every-value.gguf",
-            file(VERSION, &every_value(), &tensors(2)),
-        ),
-        ("split.gguf", file(VERSION, &split(), &tensors(2))),
-        ("aligned.gguf", file(VERSION, &aligned(), &tensors(2))),
+        ("other-family", model("bloom")),
+        ("version-2", file(2, &keys("llama", 2), &tensors(2))),
+        ("every-value", file(VERSION, &every_value(), &tensors(2))),
+        ("split", file(VERSION, &split(), &tensors(2))),
+        ("aligned", file(VERSION, &aligned(), &tensors(2))),
     ];
     cut.chain(odd.map(|(name, bytes)| (name.to_owned(), bytes)))
         .collect()

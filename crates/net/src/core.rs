@@ -148,7 +148,7 @@ impl Net {
         self.core.addrs()
     }
 
-    /// Tells the peers, ends every task and closes the sockets, within a second.
+    /// Tells the peers and ends every task, within a second. The sockets go with the last [`Net`] and [`crate::Links`].
     pub async fn close(&self) {
         self.core.stop.cancel();
         self.core.end_hops(None, &EndReason::Here);

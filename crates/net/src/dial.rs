@@ -124,7 +124,7 @@ impl Net {
     ///
     /// # Errors
     ///
-    /// [`JoinError`], after about five seconds when nobody answers.
+    /// [`JoinError`], after [`DIAL_MS`] when nobody answers.
     pub async fn join(&self, ticket: &Ticket, name: &str) -> Result<Joined, JoinError> {
         check_ticket(ticket, now_s(), Expected::default())?;
         let peer = ticket.introducer;

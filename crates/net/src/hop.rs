@@ -111,13 +111,14 @@ impl Net {
             Ok(greeted) => greeted?,
             Err(_) => return Err(HopError::Undecided { peer }),
         };
-        self.core.remember_hop(peer, &connection);
+        let verdict = self.core.remember_hop(peer, &connection);
         Ok(HopSender {
             peer,
             connection,
             send,
             _reader: reader,
             torn: false,
+            verdict,
         })
     }
 }

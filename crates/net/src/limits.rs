@@ -7,9 +7,9 @@ use proto::ticket::TICKET_ADDRS_MAX;
 /// Bytes that may wait to be read on one connection of a member.
 ///
 /// Not more, because noq 1.4 ends a connection with "too many gaps in stream buffer" when more than 2,048 pieces wait,
-/// even if there is no gap (<https://github.com/quinn-rs/quinn/issues/2809>), and a piece is one datagram. A payload may
-/// be larger: it is taken off the stream while it arrives.
-pub const WINDOW_BYTES: u32 = 2 << 20;
+/// even if there is no gap (<https://github.com/quinn-rs/quinn/issues/2809>). A piece is one datagram, or less where
+/// lost ones were sent again. A payload may be larger: it is taken off the stream while it arrives.
+pub const WINDOW_BYTES: u32 = 3 << 19;
 /// Bytes written on one connection that the other side has not confirmed yet; writing waits beyond.
 pub const SEND_WINDOW_BYTES: u64 = 8 << 20;
 /// Bytes that may wait to be read on one connection before its other side has proven anything.
@@ -21,7 +21,7 @@ pub const STRANGERS_MAX: usize = 64;
 /// From an incoming connection's first packet to the end of its first message, in milliseconds.
 pub const HELLO_MS: u64 = 5_000;
 /// From the first packet of a call to the answer, in milliseconds.
-pub const DIAL_MS: u64 = 5_000;
+pub const DIAL_MS: u64 = 4_000;
 /// How long the stage that was called may think about a hop, in milliseconds.
 pub const HOP_WELCOME_MS: u64 = 10_000;
 /// How long a refusal may take to reach the caller before the connection is closed, in milliseconds.
@@ -47,13 +47,13 @@ pub const IDLE_MS: u32 = 10_000;
 /// QUIC sends something on a connection at least this often, in milliseconds.
 pub const KEEP_ALIVE_MS: u64 = 2_000;
 /// How long the endpoint may take to say goodbye, in milliseconds.
-pub const CLOSE_MS: u64 = 800;
+pub const CLOSE_MS: u64 = 500;
 /// How long the endpoint may take to learn its own addresses, in milliseconds.
 pub const ADDRS_MS: u64 = 1_000;
 
-/// Pieces after which noq gives up, and the least that one carries when a frame fills its datagrams.
+/// Pieces after which noq gives up, and how small they may be on average before that happens in a full window.
 const NOQ_PIECES_MAX: u32 = 2_048;
-const PIECE_BYTES_MIN: u32 = 1_100;
+const PIECE_BYTES_MIN: u32 = 800;
 const _: () = assert!(WINDOW_BYTES / PIECE_BYTES_MIN < NOQ_PIECES_MAX);
 const _: () = assert!(SEND_WINDOW_BYTES as usize >= PAYLOAD_BYTES_MAX);
 const _: () = assert!(

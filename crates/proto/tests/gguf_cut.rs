@@ -1,4 +1,5 @@
 //! Whole -> stages -> read again: each stage has the tensors, keys and bytes that it should, and nothing else.
+#![allow(clippy::unwrap_used)]
 
 use proto::gguf::{
     Array, CutError, Header, Metadata, NewTensor, Piece, StagePlan, TensorType, Value, ValueType,

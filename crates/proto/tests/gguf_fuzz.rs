@@ -1,4 +1,5 @@
 //! The body of the fuzz target over its corpus, and over seeded mutations of it.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../../../fuzz/bodies/gguf.rs"]
 mod gguf;

@@ -1,4 +1,5 @@
 //! Hostile files: each lie is refused, at the field and byte where it stands, and costs no memory.
+#![allow(clippy::unwrap_used)]
 
 use proto::gguf::{Fault, Header};
 use std::io::Read;

@@ -16,10 +16,12 @@
 pub mod family;
 pub mod random;
 pub mod shape;
+pub mod starter;
 pub mod vocabulary;
 
 pub use family::Family;
 pub use shape::{Shape, Weights};
+pub use starter::{starter, test_home};
 
 use proto::gguf::{self, Metadata, NewTensor, VERSION, Value};
 use random::Stream;

@@ -24,11 +24,11 @@ mod candidate;
 mod tests;
 mod weight;
 
-use candidate::{Candidate, keep_best};
+use candidate::{Candidate, keep_best, largest};
 use proto::model::Sampling;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use weight::weight;
+use weight::Scale;
 
 /// The longest row of logits, in tokens; the largest published vocabularies have about 260,000. It also bounds the sum
 /// of all weights below 2⁶³.
@@ -40,6 +40,8 @@ const KEY_LABEL: &[u8; 24] = b"myzel counter sampler v1";
 const NUCLEUS_FIRST: usize = 64;
 /// By how much the number grows when the set is larger.
 const NUCLEUS_GROWTH: usize = 8;
+/// Weights that are summed together in search of the drawn one.
+const BLOCK: usize = 256;
 
 /// Why no token can be drawn.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -104,9 +106,9 @@ pub fn sample(logits: &[f32], sampling: &Sampling, position: u32) -> Result<i32,
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Sampler {
-    /// Tokens that can be drawn, by id.
-    candidates: Vec<Candidate>,
-    /// The best of them, where `top_p` asks.
+    /// The weight of every token, by id, where all are candidates.
+    weights: Vec<u64>,
+    /// The candidates that `top_k` or `top_p` keeps.
     best: Vec<Candidate>,
 }
 
@@ -129,77 +131,121 @@ impl Sampler {
         position: u32,
     ) -> Result<i32, SampleError> {
         check_settings(logits, sampling)?;
-        let peak = largest(logits).ok_or(SampleError::NoCandidate {
+        let none = SampleError::NoCandidate {
             vocabulary: logits.len(),
-        })?;
-        if sampling.temperature == 0.0 {
-            return Ok(peak.token());
-        }
-        let total = self.weigh(logits, peak.logit, sampling);
-        let (total, last) = self.nucleus(total, sampling.top_p);
-        // The high half of a 128-bit product maps the number to 0..total with an error below 2⁻⁶⁴.
-        let number = number(sampling.seed, position);
-        let mut left = ((u128::from(number) * u128::from(total)) >> 64) as u64;
-        let drawn = self
-            .candidates
-            .iter()
-            .filter(|candidate| last.is_none_or(|last| candidate.rank(&last).is_le()))
-            .find(|candidate| match left.checked_sub(candidate.weight) {
-                Some(rest) => {
-                    left = rest;
-                    false
-                }
-                None => true,
-            });
-        Ok(drawn
-            .expect("the number is below the sum of the weights")
-            .token())
-    }
-
-    /// Lists the candidates that `top_k` keeps, with their weights; returns the sum.
-    fn weigh(&mut self, logits: &[f32], peak: f32, sampling: &Sampling) -> u64 {
-        let Self { candidates, .. } = self;
-        let every = logits.iter().enumerate().map(Candidate::unweighted);
-        let temperature = f64::from(sampling.temperature);
-        let weighted = |candidate: Candidate| Candidate {
-            weight: weight(candidate.logit, peak, temperature),
-            ..candidate
         };
-        match sampling.top_k as usize {
-            k if k > 0 && k < logits.len() => {
-                keep_best(candidates, every.filter(Candidate::is_possible), k);
-                candidates.sort_unstable_by_key(|candidate| candidate.id);
-                candidates
-                    .iter_mut()
-                    .for_each(|candidate| *candidate = weighted(*candidate));
+        let (id, peak) = largest(logits).ok_or(none)?;
+        if sampling.temperature == 0.0 {
+            return Ok(id as i32);
+        }
+        let scale = Scale::new(peak, sampling.temperature);
+        let number = number(sampling.seed, position);
+        match (sampling.top_k as usize, sampling.top_p) {
+            (k, top_p) if k > 0 && k < logits.len() => {
+                let total = self.keep_k(logits, scale, k);
+                if top_p < 1.0 {
+                    let found = self.cut_nucleus(wanted(total, top_p));
+                    debug_assert!(
+                        found,
+                        "all candidates together reach any share of themselves"
+                    );
+                }
             }
-            _ => {
-                candidates.clear();
-                candidates.extend(every.map(weighted).filter(|candidate| candidate.weight > 0));
+            (_, top_p) => {
+                self.weights.clear();
+                self.weights
+                    .extend(logits.iter().map(|&logit| scale.weight(logit)));
+                let total = self.weights.iter().sum();
+                if top_p >= 1.0 {
+                    return Ok(pick_of_all(&self.weights, share(number, total)));
+                }
+                self.keep_nucleus(logits, wanted(total, top_p));
             }
         }
-        candidates.iter().map(|candidate| candidate.weight).sum()
+        Ok(pick(&mut self.best, number))
     }
 
-    /// The least probable candidate that `top_p` keeps, and the sum of the weights down to it.
-    fn nucleus(&mut self, total: u64, top_p: f32) -> (u64, Option<Candidate>) {
-        if top_p >= 1.0 {
-            return (total, None);
-        }
-        let wanted = ((f64::from(top_p) * total as f64).ceil() as u64).clamp(1, total);
+    /// Keeps the k best and weighs them; returns the sum.
+    fn keep_k(&mut self, logits: &[f32], scale: Scale, k: usize) -> u64 {
+        keep_best(&mut self.best, logits, k);
+        self.best
+            .iter_mut()
+            .for_each(|candidate| candidate.weight = scale.weight(candidate.logit));
+        self.best.iter().map(|candidate| candidate.weight).sum()
+    }
+
+    /// Keeps the best of all until their weights reach `wanted`.
+    fn keep_nucleus(&mut self, logits: &[f32], wanted: u64) {
         let mut ranked = NUCLEUS_FIRST;
         loop {
-            keep_best(&mut self.best, self.candidates.iter().copied(), ranked);
-            self.best.sort_unstable_by(Candidate::rank);
-            let mut sum = 0;
-            for candidate in &self.best {
-                sum += candidate.weight;
-                if sum >= wanted {
-                    return (sum, Some(*candidate));
-                }
+            keep_best(&mut self.best, logits, ranked);
+            for candidate in &mut self.best {
+                candidate.weight = self.weights[candidate.id as usize];
+            }
+            if self.cut_nucleus(wanted) || ranked >= logits.len() {
+                return;
             }
             ranked *= NUCLEUS_GROWTH;
         }
+    }
+
+    /// Drops the last candidates by rank that are not needed to reach `wanted`; says whether it is reached.
+    fn cut_nucleus(&mut self, wanted: u64) -> bool {
+        self.best.sort_unstable_by(Candidate::rank);
+        let mut sum = 0;
+        let last = self.best.iter().position(|candidate| {
+            sum += candidate.weight;
+            sum >= wanted
+        });
+        self.best.truncate(last.map_or(usize::MAX, |last| last + 1));
+        last.is_some()
+    }
+}
+
+/// The weight that the `top_p` set must reach; at least that of the best token.
+fn wanted(total: u64, top_p: f32) -> u64 {
+    ((f64::from(top_p) * total as f64).ceil() as u64).clamp(1, total)
+}
+
+/// Maps a random number to 0 to `total` − 1: the high half of a 128-bit product, off by less than 2⁻⁶⁴.
+fn share(number: u64, total: u64) -> u64 {
+    ((u128::from(number) * u128::from(total)) >> 64) as u64
+}
+
+/// Picks one of the candidates, in the order of their ids.
+fn pick(candidates: &mut [Candidate], number: u64) -> i32 {
+    candidates.sort_unstable_by_key(|candidate| candidate.id);
+    let mut left = share(
+        number,
+        candidates.iter().map(|candidate| candidate.weight).sum(),
+    );
+    let drawn = candidates
+        .iter()
+        .find(|candidate| falls_into(&mut left, candidate.weight));
+    drawn
+        .expect("the number is below the sum of the weights")
+        .token()
+}
+
+/// Picks one of all tokens.
+fn pick_of_all(weights: &[u64], mut left: u64) -> i32 {
+    let mut blocks = weights.chunks(BLOCK).enumerate();
+    let block = blocks.find(|(_, block)| falls_into(&mut left, block.iter().sum()));
+    let (at, block) = block.expect("the number is below the sum of the weights");
+    let within = block
+        .iter()
+        .position(|&weight| falls_into(&mut left, weight));
+    (at * BLOCK + within.expect("the number is below the sum of the block")) as i32
+}
+
+/// Whether what is `left` of the number falls into `weight`; if not, takes the weight off.
+fn falls_into(left: &mut u64, weight: u64) -> bool {
+    match left.checked_sub(weight) {
+        Some(rest) => {
+            *left = rest;
+            false
+        }
+        None => true,
     }
 }
 
@@ -216,17 +262,4 @@ fn check_settings(logits: &[f32], sampling: &Sampling) -> Result<(), SampleError
         return Err(SampleError::BadTopP(sampling.top_p));
     }
     Ok(())
-}
-
-/// The largest logit, of equal ones the lowest id. Comparisons with NaN are false, so NaN never wins.
-fn largest(logits: &[f32]) -> Option<Candidate> {
-    let mut found = None;
-    let mut best = f32::NEG_INFINITY;
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > best {
-            best = logit;
-            found = Some(id);
-        }
-    }
-    found.map(|id| Candidate::unweighted((id, &best)))
 }

@@ -203,18 +203,16 @@ async fn admit(
         mesh.table().release(&place, reason.to_string());
         return Err(reason.into());
     }
-    live::run(
-        mesh,
-        Wire {
-            connection,
-            send,
-            reader,
-        },
-        first.member,
+    let wire = Wire {
+        connection,
+        send,
+        reader,
+    };
+    Ok(Some(Admitted {
+        wire,
+        member: first.member,
         place,
-    )
-    .await;
-    Ok(())
+    }))
 }
 
 enum Claim {

@@ -138,7 +138,8 @@ pub struct PeerStatus {
 pub struct Started {
     /// To speak to members.
     pub links: Links,
-    /// What happens on links. A node that does not read it slows its peers down.
+    /// What happens on links. A node that does not read it slows its peers down, and in the end loses its links.
+    /// Ends when the node has stopped and the last [`Links`] is gone.
     pub events: mpsc::Receiver<LinkEvent>,
     /// Hops that ask to come in. One that waits too long is refused.
     pub hops: mpsc::Receiver<IncomingHop>,

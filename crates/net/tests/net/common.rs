@@ -220,9 +220,13 @@ impl Raw {
         Self { endpoint }
     }
 
-    pub(crate) async fn connect(&self, to: &Node, alpn: &[u8]) -> Connection {
-        let id = PublicKey::from_bytes(&to.id().0).unwrap();
-        let addrs = to.net.addrs().into_iter().map(TransportAddr::Ip);
+    pub(crate) async fn connect(&self, to: &Member, alpn: &[u8]) -> Connection {
+        let id = PublicKey::from_bytes(&to.id.0).unwrap();
+        let addrs = to
+            .socket_addrs()
+            .unwrap()
+            .into_iter()
+            .map(TransportAddr::Ip);
         let call = self
             .endpoint
             .connect(EndpointAddr::from_parts(id, addrs), alpn);
@@ -230,7 +234,7 @@ impl Raw {
     }
 
     /// Calls and says `bytes` on the first stream.
-    pub(crate) async fn say(&self, to: &Node, alpn: &[u8], bytes: &[u8]) -> RawStream {
+    pub(crate) async fn say(&self, to: &Member, alpn: &[u8], bytes: &[u8]) -> RawStream {
         let connection = self.connect(to, alpn).await;
         let (mut send, recv) = within(connection.open_bi()).await.unwrap();
         within(send.write_all(bytes)).await.unwrap();

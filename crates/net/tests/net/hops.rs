@@ -246,7 +246,7 @@ async fn a_torn_frame_closes_the_hop() {
 async fn check_bad_frame(name: &str, bytes: &[u8]) {
     let mut b = Node::start(3, Vec::new()).await;
     let raw = Raw::bind(2).await;
-    let mut stream = raw.say(&b, ALPN_HOP, &packet(&hop_hello(2))).await;
+    let mut stream = raw.say(&b.member(), ALPN_HOP, &packet(&hop_hello(2))).await;
     let mut receiver = within(b.hops.recv()).await.unwrap().accept().await.unwrap();
     assert_eq!(
         stream.read::<HopWelcome>().await,

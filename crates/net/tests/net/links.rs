@@ -180,7 +180,7 @@ async fn a_silent_peer_is_lost() {
     let mut a = Node::start(2, Vec::new()).await;
     let raw = Raw::bind(3).await;
     let first = packet(&hello(3, Some(membership(3)), None));
-    let mut stream = raw.say(&a, ALPN_LINK, &first).await;
+    let mut stream = raw.say(&a.member(), ALPN_LINK, &first).await;
     assert_eq!(stream.read::<Welcome>().await.refused, None);
     // The connection itself stays alive: QUIC's own keep-alives go on in the raw endpoint.
     let peer = a.up(key(3).id()).await.id;
@@ -204,7 +204,7 @@ async fn a_peer_that_says_nonsense_is_lost_and_told_why() {
     let mut a = Node::start(2, Vec::new()).await;
     let raw = Raw::bind(3).await;
     let first = packet(&hello(3, Some(membership(3)), None));
-    let mut stream = raw.say(&a, ALPN_LINK, &first).await;
+    let mut stream = raw.say(&a.member(), ALPN_LINK, &first).await;
     assert_eq!(stream.read::<Welcome>().await.refused, None);
     a.up(key(3).id()).await;
     let message = packet(&Link::from(numbered(41)));
@@ -224,7 +224,7 @@ async fn unknown_messages_are_skipped() {
     let mut a = Node::start(2, Vec::new()).await;
     let raw = Raw::bind(3).await;
     let first = packet(&hello(3, Some(membership(3)), None));
-    let mut stream = raw.say(&a, ALPN_LINK, &first).await;
+    let mut stream = raw.say(&a.member(), ALPN_LINK, &first).await;
     a.up(key(3).id()).await;
     let messages = [
         packet(&Link { body: None }),
@@ -248,7 +248,7 @@ async fn a_peer_that_does_not_read_makes_sending_back_off() {
     let mut a = Node::start(2, Vec::new()).await;
     let raw = Raw::bind(3).await;
     let first = packet(&hello(3, Some(membership(3)), None));
-    let _stream = raw.say(&a, ALPN_LINK, &first).await;
+    let _stream = raw.say(&a.member(), ALPN_LINK, &first).await;
     let peer = a.up(key(3).id()).await.id;
     let error = loop {
         match a.links.send(peer, refused(120_000)) {

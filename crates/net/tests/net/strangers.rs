@@ -10,7 +10,7 @@ use proto::ring::{HopWelcome, RefusalCode};
 /// A stranger says `bytes`; the connection must be closed as not being the protocol. The node must live on.
 async fn check_nonsense(a: &mut Node, alpn: &[u8], name: &str, bytes: &[u8]) {
     let raw = Raw::bind(3).await;
-    let stream = raw.say(a, alpn, bytes).await;
+    let stream = raw.say(&a.member(), alpn, bytes).await;
     assert_eq!(
         stream.close_code().await,
         Some(CloseCode::Malformed),
@@ -62,7 +62,7 @@ async fn nonsense_closes_the_connection() {
 
 async fn check_refused(a: &mut Node, name: &str, hello: &Hello, expected: JoinRefusal) {
     let raw = Raw::bind(3).await;
-    let mut stream = raw.say(a, ALPN_LINK, &packet(hello)).await;
+    let mut stream = raw.say(&a.member(), ALPN_LINK, &packet(hello)).await;
     let welcome = stream.read::<Welcome>().await;
     assert_eq!(welcome.refused, Some(expected), "{name}");
     assert_eq!(
@@ -132,7 +132,7 @@ async fn forged_proofs_are_refused() {
 async fn forged_hops_are_refused() {
     let mut a = Node::start(2, Vec::new()).await;
     let raw = Raw::bind(3).await;
-    let mut stream = raw.say(&a, ALPN_HOP, &packet(&hop_hello(4))).await;
+    let mut stream = raw.say(&a.member(), ALPN_HOP, &packet(&hop_hello(4))).await;
     let refused = Some(RefusalCode::NotAMember);
     assert_eq!(stream.read::<HopWelcome>().await, HopWelcome { refused });
     assert!(a.hops.try_recv().is_err());
@@ -144,7 +144,7 @@ async fn those_who_say_nothing_are_sent_away_and_make_room() {
     let raw = Raw::bind(3).await;
     let mut crowd = Vec::new();
     for _ in 0..STRANGERS_MAX {
-        crowd.push(raw.connect(&a, ALPN_LINK).await);
+        crowd.push(raw.connect(&a.member(), ALPN_LINK).await);
     }
     // No place is free: a member has to wait, and gets its link when the crowd is gone.
     let mut b = Node::start(4, vec![a.member()]).await;
@@ -159,6 +159,6 @@ async fn those_who_say_nothing_are_sent_away_and_make_room() {
 async fn a_connection_without_a_stream_is_sent_away_on_hops_too() {
     let a = Node::start(2, Vec::new()).await;
     let raw = Raw::bind(3).await;
-    let connection = raw.connect(&a, ALPN_HOP).await;
+    let connection = raw.connect(&a.member(), ALPN_HOP).await;
     assert_eq!(close_code(&connection).await, Some(CloseCode::TooSlow));
 }

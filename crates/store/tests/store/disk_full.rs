@@ -21,19 +21,31 @@ fn in_own_mounts(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
-    let this = std::env::current_exe().unwrap();
-    let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private"])
-        .arg(this)
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private"]);
+        command
+    };
+    let may = unshare()
+        .arg("true")
+        .output()
+        .expect("`unshare` of util-linux is there");
+    assert!(
+        may.status.success(),
+        "this test mounts a small file system and needs root: {}",
+        String::from_utf8_lossy(&may.stderr)
+    );
+    let output = unshare()
+        .arg(std::env::current_exe().unwrap())
         .args(["--exact", &format!("disk_full::{test}"), "--nocapture"])
         .env(INSIDE, "1")
         .output()
-        .expect("`unshare` of util-linux is there");
+        .unwrap();
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     assert!(
         output.status.success() && said.contains("1 passed"),
-        "this test mounts a small file system and needs root:\n{said}"
+        "in a mount namespace of its own:\n{said}"
     );
     false
 }
@@ -124,9 +136,14 @@ async fn a_disk_that_fills_up_during_a_download() {
     let models = Models::open(config).unwrap();
     let ballast = disk.dir.path().join("ballast");
     let (path, filled) = (ballast.clone(), AtomicBool::new(false));
+    let part = staging(&disk.store(), Hash::of(&file)).join("hub.part");
     server.change(|m| {
         m.before_piece = Arc::new(move |sent| {
             if sent > 500_000 && !filled.swap(true, Ordering::SeqCst) {
+                // Some of it is on the disk before that fills up, however slow the other side is.
+                while std::fs::metadata(&part).map_or(0, |facts| facts.len()) < 200_000 {
+                    std::thread::yield_now();
+                }
                 fill(&path);
             }
         });

@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 
 /// Room beyond k that [`keep_best`] leaves before it selects again, so that a small k does not select at every step.
 const SLACK: usize = 64;
+/// Logits that are looked at together, since most are far below the best.
+const BLOCK: usize = 64;
 
 /// A token that can be drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,22 +19,9 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    pub(super) fn unweighted((id, &logit): (usize, &f32)) -> Self {
-        Self {
-            weight: 0,
-            id: id as u32,
-            logit,
-        }
-    }
-
     /// The id as the engine counts.
     pub(super) fn token(&self) -> i32 {
         self.id as i32
-    }
-
-    /// NaN and −∞ cannot be drawn.
-    pub(super) fn is_possible(&self) -> bool {
-        self.logit > f32::NEG_INFINITY
     }
 
     /// Larger logits first, lower ids first among equal ones: a total order, since NaN is no candidate.
@@ -45,28 +34,51 @@ impl Candidate {
     }
 }
 
-/// Puts the `k` first by rank into `best`, in no order; all when there are fewer.
-///
-/// One pass: what ranks behind the k-th of everything seen so far is skipped at once, the rest is gathered and cut
-/// back to k whenever it has doubled. Linear in the worst case, and close to one comparison a token in the usual one.
-pub(super) fn keep_best(
-    best: &mut Vec<Candidate>,
-    candidates: impl Iterator<Item = Candidate>,
-    k: usize,
-) {
-    best.clear();
-    let gathered_max = k.saturating_mul(2).saturating_add(SLACK);
-    let mut bar: Option<Candidate> = None;
-    for candidate in candidates {
-        if bar.is_some_and(|bar| candidate.rank(&bar).is_gt()) {
+/// Calls `take` with every logit above a bar, which each call may raise; from low to high ids. NaN is above nothing.
+fn above(logits: &[f32], mut bar: f32, mut take: impl FnMut(u32, f32) -> f32) {
+    for (at, block) in logits.chunks(BLOCK).enumerate() {
+        // Without an early exit, so that this is a few vector instructions.
+        if !block.iter().fold(false, |any, &logit| any | (logit > bar)) {
             continue;
         }
-        best.push(candidate);
-        if best.len() == gathered_max {
-            cut(best, k);
-            bar = best.last().copied();
+        for (id, &logit) in (at * BLOCK..).zip(block) {
+            if logit > bar {
+                bar = take(id as u32, logit);
+            }
         }
     }
+}
+
+/// The largest logit and, of equal ones, the lowest id. NaN and −∞ are no candidates.
+pub(super) fn largest(logits: &[f32]) -> Option<(u32, f32)> {
+    let mut found = None;
+    above(logits, f32::NEG_INFINITY, |id, logit| {
+        found = Some((id, logit));
+        logit
+    });
+    found
+}
+
+/// Puts the `k` first by rank into `best`, in no order and without weights; all candidates when there are fewer.
+///
+/// One pass: what is not above the k-th of everything seen so far is skipped, the rest is gathered and cut
+/// back to k whenever it has doubled. An equal logit is behind it as well, since its id is higher.
+pub(super) fn keep_best(best: &mut Vec<Candidate>, logits: &[f32], k: usize) {
+    best.clear();
+    let gathered_max = k.saturating_mul(2).saturating_add(SLACK);
+    let mut bar = f32::NEG_INFINITY;
+    above(logits, bar, |id, logit| {
+        best.push(Candidate {
+            weight: 0,
+            id,
+            logit,
+        });
+        if best.len() == gathered_max {
+            cut(best, k);
+            bar = best[k - 1].logit;
+        }
+        bar
+    });
     cut(best, k);
 }
 

@@ -314,9 +314,14 @@ fn infinite_logits_share_evenly() {
 
 /// The same rules, with a full sort and no shortcuts.
 fn plainly(logits: &[f32], sampling: &Sampling, position: u32) -> Option<i32> {
-    let peak = largest(logits)?;
-    let every = logits.iter().enumerate().map(Candidate::unweighted);
-    let mut ranked: Vec<Candidate> = every.filter(Candidate::is_possible).collect();
+    let (_, peak) = largest(logits)?;
+    let every = (0u32..).zip(logits).map(|(id, &logit)| Candidate {
+        weight: 0,
+        id,
+        logit,
+    });
+    let possible = every.filter(|candidate| candidate.logit > f32::NEG_INFINITY);
+    let mut ranked: Vec<Candidate> = possible.collect();
     ranked.sort_by(Candidate::rank);
     if sampling.temperature == 0.0 {
         return Some(ranked[0].token());
@@ -324,9 +329,10 @@ fn plainly(logits: &[f32], sampling: &Sampling, position: u32) -> Option<i32> {
     if sampling.top_k > 0 {
         ranked.truncate(sampling.top_k as usize);
     }
-    for candidate in &mut ranked {
-        candidate.weight = weight(candidate.logit, peak.logit, f64::from(sampling.temperature));
-    }
+    let scale = Scale::new(peak, sampling.temperature);
+    ranked
+        .iter_mut()
+        .for_each(|candidate| candidate.weight = scale.weight(candidate.logit));
     let total: u64 = ranked.iter().map(|candidate| candidate.weight).sum();
     if sampling.top_p < 1.0 {
         let wanted = ((f64::from(sampling.top_p) * total as f64).ceil() as u64).max(1);

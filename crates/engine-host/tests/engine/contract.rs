@@ -1,0 +1,168 @@
+//! The numerics contract of exact mode: a row's bits depend only on the model, the build and the tokens before it; never
+//! on chunk size, thread count, neighbouring sequences or the cells that its cache happens to have.
+
+use crate::support::{POSITIONS, bits, load, run, session, tokens};
+use engine_host::llama::{Input, Wanted};
+use engine_host::parts::{Parts, SessionSlice};
+use proto::host::Role;
+use proto::ids::Hash;
+use proto::model::Numerics;
+use specimen::Family;
+use std::path::Path;
+
+/// Positions that are measured.
+const LENGTH: usize = 1_500;
+/// Rows of one measurement in the slow variants.
+const WINDOW: usize = 12;
+/// Where the slow variants measure: the first rows, both sides of every power of two that a kernel could switch at,
+/// and the end.
+const STARTS: [usize; 8] = [0, 26, 58, 122, 250, 506, 1_018, LENGTH - WINDOW];
+
+struct Subject {
+    parts: Parts,
+    width: usize,
+    tokens: Vec<i32>,
+}
+
+impl Subject {
+    fn load(model: &Path, threads: u32) -> Self {
+        let parts = load(Role::Whole, model, Numerics::Exact, threads);
+        let width = parts.row_length(Role::Whole).unwrap();
+        let tokens = tokens(POSITIONS as usize, width as u32);
+        Self { parts, width, tokens }
+    }
+
+    /// Rows `from..to` in chunks; their bits.
+    fn chunks(&mut self, from: usize, to: usize, chunk: usize) -> Vec<Hash> {
+        let mut out = Vec::new();
+        let mut position = from;
+        while position < to {
+            let count = chunk.min(to - position);
+            let input = Input::Tokens(&self.tokens[position..position + count]);
+            let (at, rows) = (position as u32, count as u32);
+            let values = run(&mut self.parts, Role::Whole, session(1), at, input, rows);
+            out.extend(values.chunks(self.width).map(bits));
+            position += count;
+        }
+        out
+    }
+
+    /// Rows `from..to` one by one, each in a step together with `neighbours` other sessions that go their own ways.
+    fn beside(&mut self, from: usize, to: usize, neighbours: u8) -> Vec<Hash> {
+        let mut out = Vec::new();
+        for position in from..to {
+            let mine = [self.tokens[position]];
+            let theirs: Vec<(u8, u32, [i32; 1])> = (2..2 + neighbours)
+                .map(|n| {
+                    let at = self.parts.length(session(n), Role::Whole);
+                    (n, at, [self.tokens[(at as usize * 3 + usize::from(n)) % self.tokens.len()]])
+                })
+                .collect();
+            let mut slices = vec![slice(1, position as u32, &mine)];
+            slices.extend(theirs.iter().map(|(n, at, token)| slice(*n, *at, token)));
+            for slice in &slices {
+                self.parts.admit(slice.session, Role::Whole, slice.position, 1).unwrap();
+            }
+            out.push(bits(&self.parts.step(Role::Whole, &slices).unwrap()[0]));
+        }
+        out
+    }
+
+    fn forget(&mut self) {
+        self.parts.close(session(1));
+    }
+}
+
+fn slice<'a>(n: u8, position: u32, tokens: &'a [i32]) -> SessionSlice<'a> {
+    SessionSlice { session: session(n), position, input: Input::Tokens(tokens), wanted: Wanted::All }
+}
+
+fn same(name: &str, reference: &[Hash], got: &[Hash]) {
+    assert_eq!(reference.len(), got.len(), "{name}");
+    let first = reference.iter().zip(got).position(|(a, b)| a != b);
+    assert_eq!(first, None, "{name}: the first row that differs");
+}
+
+fn check(model: &Path) {
+    let mut two = Subject::load(model, 2);
+    let reference = two.chunks(0, LENGTH, 512);
+    for chunk in [256, 100, 64, 33, 7] {
+        two.forget();
+        same(&format!("chunks of {chunk}"), &reference, &two.chunks(0, LENGTH, chunk));
+    }
+    let mut one = Subject::load(model, 1);
+    same("one thread", &reference, &one.chunks(0, LENGTH, 256));
+    one.forget();
+    for (subject, threads) in [(&mut two, 2), (&mut one, 1)] {
+        for neighbours in 0..=3 {
+            subject.forget();
+            let mut from = 0;
+            for start in STARTS {
+                // An odd chunk on the way: the grid must not matter.
+                let way = subject.chunks(from, start, 197);
+                let name = format!("{threads} threads, {neighbours} neighbours, from {start}");
+                same(&format!("{name}, the way there"), &reference[from..start], &way);
+                let rows = subject.beside(start, start + WINDOW, neighbours);
+                same(&name, &reference[start..start + WINDOW], &rows);
+                from = start + WINDOW;
+            }
+        }
+    }
+}
+
+/// Caches that were cut back, and cells that others used before, change nothing either.
+fn check_used_cells(model: &Path) {
+    let mut subject = Subject::load(model, 2);
+    let reference = subject.chunks(0, 300, 512);
+    for n in 2..=4 {
+        subject.parts.close(session(n));
+    }
+    subject.beside(300, 330, 3);
+    subject.parts.trim(session(1), 111).unwrap();
+    same("after a trim", &reference[111..], &subject.chunks(111, 300, 50));
+    // The measured session moves to cells that a neighbour had.
+    subject.forget();
+    subject.parts.close(session(3));
+    subject.parts.close(session(2));
+    let other = slice(9, 0, &[5]);
+    subject.parts.admit(other.session, Role::Whole, 0, 1).unwrap();
+    subject.parts.step(Role::Whole, &[other]).unwrap();
+    same("in used cells", &reference, &subject.chunks(0, 300, 64));
+}
+
+#[test]
+fn starter() {
+    check(&specimen::starter());
+}
+
+#[test]
+fn starter_in_used_cells() {
+    check_used_cells(&specimen::starter());
+}
+
+#[test]
+fn every_family() {
+    for family in Family::ALL.into_iter().filter(|family| family.cuttable()) {
+        let dir = tempfile::tempdir().unwrap();
+        let model = dir.path().join("model.gguf");
+        specimen::write(&model, family, 3).unwrap();
+        println!("{family:?}");
+        check(&model);
+        check_used_cells(&model);
+    }
+}
+
+/// The comparison can fail: one other token, far back, changes every row behind it.
+#[test]
+fn another_past_gives_other_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model.gguf");
+    specimen::write(&model, Family::Llama, 3).unwrap();
+    let mut subject = Subject::load(&model, 2);
+    let reference = subject.chunks(0, 200, 64);
+    subject.forget();
+    subject.tokens[10] += 1;
+    let other = subject.chunks(0, 200, 64);
+    let equal = reference.iter().zip(&other).filter(|(a, b)| a == b).count();
+    assert_eq!(equal, 10, "only the rows before the token are the same");
+}

@@ -1,0 +1,7 @@
+//! The engine against its contract, on the starter model and on tiny models of every family.
+//!
+//! These tests load models in this process, as an engine-host does; `./test` fetches the starter model before.
+
+mod contract;
+mod stages;
+mod support;
