@@ -234,7 +234,7 @@ fn indispensable_keys() {
     let aligned = |n| Raw::new(3, 0, 3).model().key_u32("general.alignment", n);
     refused(
         &aligned(48),
-        "\"general.alignment\" at byte 110: 48 is no power of two",
+        "\"general.alignment\" at byte 102: 48 is no power of two",
     );
     refused(&aligned(0), "0 is no power of two");
     refused(&aligned(1), "is not in 32 to 65536");
