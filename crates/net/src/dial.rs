@@ -1,7 +1,7 @@
 //! Calling: the handshake of a link from the caller's side, and joining.
 
-use crate::core::{Core, Net, now_s};
 use crate::end::{self, EndReason};
+use crate::endpoint::{Core, Net, now_s};
 use crate::limits::DIAL_MS;
 use crate::packets::{self, PacketReader};
 use crate::transport;

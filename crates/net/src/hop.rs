@@ -4,9 +4,9 @@
 //! behind accepts ([`IncomingHop`]) and reads. Who holds an end runs it; there is no task and no queue between the
 //! caller's buffer and QUIC's. Dropping either end closes the connection.
 
-use crate::core::{Core, Net};
 use crate::dial::DialError;
 use crate::end::{self, EndReason};
+use crate::endpoint::{Core, Net};
 use crate::limits::{HELLO_MS, HOP_WELCOME_MS, LINGER_MS};
 use crate::links::{AnswerFault, Greeting, Mesh, say_last};
 use crate::packets::{self, PacketReader};

@@ -34,9 +34,9 @@
 //! [`limits::STRANGERS_MAX`] such callers exist at once.
 
 pub mod admission;
-mod core;
 mod dial;
 mod end;
+mod endpoint;
 pub mod hop;
 pub mod limits;
 pub mod links;
@@ -44,9 +44,9 @@ mod packets;
 mod transport;
 
 pub use admission::{Admission, Doorkeeper, Verdict};
-pub use core::{BindError, Net, NetConfig};
 pub use dial::{DialError, JoinError, Joined};
 pub use end::EndReason;
+pub use endpoint::{BindError, Net, NetConfig};
 pub use hop::{HopError, HopReceiver, HopSender, IncomingHop};
 pub use links::{LinkEvent, Links, PeerState, PeerStatus, SendError, Standing, Started};
 pub use transport::Congestion;

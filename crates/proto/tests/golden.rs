@@ -281,7 +281,7 @@ fn packets() {
     assert_eq!(
         prefix,
         Prefix {
-            head_bytes: 3,
+            head_bytes: 1,
             payload_bytes: 3
         }
     );

@@ -6,7 +6,7 @@
 //! can repeat the draw, on any machine. So there is no state that advances from token to token; the random number of a
 //! position is word 0 of the ChaCha8 stream whose key holds the seed and whose stream number is the position
 //! ([`number`]). And no step depends on the platform's mathematics library or on the order of a sum: `e^x` is computed
-//! here with the four basic operations of IEEE 754, and a token's weight is a whole number ([`weight`]).
+//! here with the four basic operations of IEEE 754, and a token's weight is a whole number of 2⁻⁴⁰ths.
 //!
 //! The order of the settings is fixed:
 //!
@@ -190,15 +190,29 @@ impl Sampler {
     }
 
     /// Drops the last candidates by rank that are not needed to reach `wanted`; says whether it is reached.
+    ///
+    /// Halves the range in which the last one lies, as quickselect does, so that large sets need no sorting.
     fn cut_nucleus(&mut self, wanted: u64) -> bool {
-        self.best.sort_unstable_by(Candidate::rank);
-        let mut sum = 0;
-        let last = self.best.iter().position(|candidate| {
-            sum += candidate.weight;
-            sum >= wanted
-        });
-        self.best.truncate(last.map_or(usize::MAX, |last| last + 1));
-        last.is_some()
+        let (mut low, mut high, mut left) = (0, self.best.len(), wanted);
+        while low < high {
+            let half = (high - low - 1) / 2;
+            let range = &mut self.best[low..high];
+            range.select_nth_unstable_by(half, Candidate::rank);
+            let sum = range[..=half]
+                .iter()
+                .map(|candidate| candidate.weight)
+                .sum();
+            if left > sum {
+                left -= sum;
+                low += half + 1;
+            } else if high - low > 1 {
+                high = low + half + 1;
+            } else {
+                self.best.truncate(high);
+                return true;
+            }
+        }
+        false
     }
 }
 

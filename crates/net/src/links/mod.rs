@@ -22,9 +22,9 @@ mod table;
 pub(crate) use answer::{AnswerFault, Greeting, say_last};
 
 use crate::admission::Admission;
-use crate::core::{Core, Net};
 use crate::dial;
 use crate::end::EndReason;
+use crate::endpoint::{Core, Net};
 use crate::hop::IncomingHop;
 use crate::limits::{EVENTS_MAX, HOPS_MAX, INCOMING_HOPS_MAX, STRANGERS_MAX};
 use bytes::Bytes;

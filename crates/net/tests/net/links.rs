@@ -1,10 +1,14 @@
 //! Links between those who behave, and one who falls silent.
 
-use crate::common::{Node, Raw, hello, key, membership, numbered, packet, standing, within};
-use net::{EndReason, LinkEvent, PeerState, SendError};
+use crate::common::{
+    Node, Raw, bind, doorkeeper, hello, key, membership, numbered, packet, standing, within,
+};
+use net::{Admission, Doorkeeper, EndReason, LinkEvent, Net, PeerState, SendError, Verdict};
 use proto::ids::{NodeId, RingId};
-use proto::member::{ALPN_LINK, Member, Welcome};
+use proto::member::{ALPN_LINK, Hello, Member, Welcome};
 use proto::ring::{Link, LinkBody, RefusalCode, RingRefused};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 async fn pair(a: u8, b: u8) -> (Node, Node) {
@@ -28,21 +32,46 @@ async fn messages_arrive_in_order_both_ways() {
     }
 }
 
+/// Counts the calls that reach a node, and lets the standard policy decide.
+struct Counting(Arc<Doorkeeper>, AtomicUsize);
+
+impl Admission for Counting {
+    fn admit(&self, peer: NodeId, hello: &Hello, now_s: u64) -> Verdict {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.admit(peer, hello, now_s)
+    }
+}
+
+/// Nodes `a` and `b`, each of which knows the other from the start, and the calls that reach them.
+async fn crossing(a: u8, b: u8) -> [(Node, Arc<Counting>); 2] {
+    let (net_a, net_b) = (bind(a).await, bind(b).await);
+    let known = |n: u8, net: &Net| {
+        let addrs = net.addrs().iter().map(ToString::to_string).collect();
+        vec![Member {
+            id: key(n).id(),
+            addrs,
+            name: String::new(),
+        }]
+    };
+    let (knows_b, knows_a) = (known(b, &net_b), known(a, &net_a));
+    [(a, net_a, knows_b), (b, net_b, knows_a)].map(|(n, net, known)| {
+        let standing = standing(n, known);
+        let policy = Arc::new(Counting(
+            doorkeeper(key(n), &standing),
+            AtomicUsize::default(),
+        ));
+        (
+            Node::run_with(net, key(n), standing, policy.clone()),
+            policy,
+        )
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_that_call_at_once_have_one_link_and_lose_nothing() {
-    for round in 0..8 {
-        let (net_a, net_b) = (crate::common::bind(2).await, crate::common::bind(3).await);
-        let known = |n: u8, net: &net::Net| {
-            let addrs = net.addrs().iter().map(ToString::to_string).collect();
-            vec![Member {
-                id: key(n).id(),
-                addrs,
-                name: String::new(),
-            }]
-        };
-        let (knows_b, knows_a) = (known(3, &net_b), known(2, &net_a));
-        let mut a = Node::run(net_a, key(2), standing(2, knows_b));
-        let mut b = Node::run(net_b, key(3), standing(3, knows_a));
+    let mut crossed = 0;
+    for round in 0..12 {
+        let [(mut a, calls_to_a), (mut b, calls_to_b)] = crossing(2, 3).await;
         a.up(b.id()).await;
         b.up(a.id()).await;
         for n in 0..20 {
@@ -54,11 +83,15 @@ async fn two_that_call_at_once_have_one_link_and_lose_nothing() {
             assert_eq!(b.number().await, n, "round {round}");
         }
         // The call that lost is over by now, or will be soon; it must not take the link with it.
-        tokio::time::sleep(Duration::from_millis(if round == 0 { 1500 } else { 50 })).await;
+        let wait_ms = if round == 0 { 1500 } else { 50 };
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         assert_eq!(a.events.try_recv().ok(), None, "round {round}");
         assert_eq!(b.events.try_recv().ok(), None, "round {round}");
+        let calls = [calls_to_a, calls_to_b].map(|calls| calls.1.load(Ordering::SeqCst));
+        crossed += usize::from(calls.iter().all(|calls| *calls > 0));
         tokio::join!(within(a.net.close()), within(b.net.close()));
     }
+    assert!(crossed > 0, "no two calls crossed");
 }
 
 #[tokio::test]

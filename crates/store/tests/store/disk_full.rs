@@ -11,9 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use store::DiskFull;
 use store::models::{Models, ModelsConfig, PullError};
 
+/// When a test that waits gives up, so that a fault ends it instead of hanging it.
+const PATIENCE: Duration = Duration::from_secs(120);
 const INSIDE: &str = "STORE_TEST_INSIDE_MOUNTS";
 
 /// Runs `test` of this file again where it may mount; `true` there.
@@ -140,8 +143,10 @@ async fn a_disk_that_fills_up_during_a_download() {
     server.change(|m| {
         m.before_piece = Arc::new(move |sent| {
             if sent > 500_000 && !filled.swap(true, Ordering::SeqCst) {
+                let begun = Instant::now();
                 // Some of it is on the disk before that fills up, however slow the other side is.
                 while std::fs::metadata(&part).map_or(0, |facts| facts.len()) < 200_000 {
+                    assert!(begun.elapsed() < PATIENCE, "the download brings nothing");
                     std::thread::yield_now();
                 }
                 fill(&path);
