@@ -123,7 +123,11 @@ impl Parts {
             .iter()
             .map(|part| Model::load(&part.files).map(Rc::new))
             .collect::<Result<Vec<_>, _>>()?;
-        let trained = models.iter().map(|m| m.positions_trained()).min().unwrap_or(0);
+        let trained = models
+            .iter()
+            .map(|m| m.positions_trained())
+            .min()
+            .unwrap_or(0);
         let positions_max = match spec.positions_max {
             0 => trained.clamp(1, POSITIONS_DEFAULT_MAX),
             asked => asked,
@@ -138,13 +142,20 @@ impl Parts {
                 step_rows_max,
                 activations_out: matches!(part.role, Role::Head | Role::Middle),
             };
-            let context =
-                Context::new(model, pool.clone(), context_spec).map_err(|why| {
-                    let sessions = spec.sessions_max;
-                    PartsError::Context { positions: positions_max, sessions, why }
-                })?;
+            let context = Context::new(model, pool.clone(), context_spec).map_err(|why| {
+                let sessions = spec.sessions_max;
+                PartsError::Context {
+                    positions: positions_max,
+                    sessions,
+                    why,
+                }
+            })?;
             let lengths = vec![0; spec.sessions_max as usize];
-            parts.push(Part { role: part.role, context, lengths });
+            parts.push(Part {
+                role: part.role,
+                context,
+                lengths,
+            });
         }
         Ok(Self {
             parts,
@@ -165,7 +176,12 @@ impl Parts {
         Loaded {
             architecture: model.architecture(),
             embedding_length: model.embedding_length(),
-            vocabulary: self.parts.iter().map(|p| p.context.model().vocabulary()).max().unwrap_or(0),
+            vocabulary: self
+                .parts
+                .iter()
+                .map(|p| p.context.model().vocabulary())
+                .max()
+                .unwrap_or(0),
             positions_max: self.positions_max,
             positions_trained: model.positions_trained(),
             build: crate::llama::BUILD.to_owned(),
@@ -213,7 +229,10 @@ impl Parts {
     }
 
     fn part(&self, role: Role) -> Result<&Part, SessionError> {
-        self.parts.iter().find(|part| part.role == role).ok_or(SessionError::NoPart(role))
+        self.parts
+            .iter()
+            .find(|part| part.role == role)
+            .ok_or(SessionError::NoPart(role))
     }
 
     /// Numbers in a row that comes out of a part.
@@ -244,11 +263,21 @@ impl Parts {
             return Err(SessionError::Position { position, length });
         }
         let positions_max = self.positions_max;
-        if position.checked_add(rows).is_none_or(|end| end > positions_max) {
-            return Err(SessionError::TooLong { position, rows, positions_max });
+        if position
+            .checked_add(rows)
+            .is_none_or(|end| end > positions_max)
+        {
+            return Err(SessionError::TooLong {
+                position,
+                rows,
+                positions_max,
+            });
         }
         if sequence.is_none() {
-            let sequence = self.free.pop_first().ok_or(SessionError::Full(self.sessions_max))?;
+            let sequence = self
+                .free
+                .pop_first()
+                .ok_or(SessionError::Full(self.sessions_max))?;
             self.sequences.insert(session, sequence);
         }
         Ok(())
@@ -319,8 +348,7 @@ impl Parts {
             if *at <= length {
                 continue;
             }
-            if (length > 0 && !part.context.model().trims())
-                || !part.context.trim(sequence, length)
+            if (length > 0 && !part.context.model().trims()) || !part.context.trim(sequence, length)
             {
                 return Err(SessionError::Untrimmable(length));
             }

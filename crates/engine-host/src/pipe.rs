@@ -22,7 +22,9 @@ pub(crate) fn read_calls(stream: UnixStream) -> io::Result<Receiver<Received>> {
     let (sender, receiver) = sync_channel(QUEUE_CALLS_MAX);
     let name = "calls".to_owned();
     // The end of the pipe and a broken peer look the same from here: nobody is left to hear of an error.
-    std::thread::Builder::new().name(name).spawn(move || drop(read_all(stream, &sender)))?;
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || drop(read_all(stream, &sender)))?;
     Ok(receiver)
 }
 
@@ -63,7 +65,13 @@ impl Replies {
     }
 
     /// Writes an answer with a payload of f32 values, at most [`packet::PAYLOAD_BYTES_MAX`].
-    pub(crate) fn send(&mut self, id: u64, more: bool, answer: Answer, values: &[f32]) -> io::Result<()> {
+    pub(crate) fn send(
+        &mut self,
+        id: u64,
+        more: bool,
+        answer: Answer,
+        values: &[f32],
+    ) -> io::Result<()> {
         let mut bytes = packet::head(&Reply { id, more, answer }, size_of_val(values));
         bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
         self.stream.write_all(&bytes)

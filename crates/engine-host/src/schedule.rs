@@ -66,18 +66,30 @@ impl Schedule {
 
     /// Takes the runs of the next step: one of several rows, or several of one row in the same part.
     pub(crate) fn next(&mut self, step_rows_max: u32) -> Vec<Pending> {
-        let Some(&first) = self.turns.front() else { return Vec::new() };
+        let Some(&first) = self.turns.front() else {
+            return Vec::new();
+        };
         let front = |queue: &VecDeque<Pending>| -> Option<(Role, usize)> {
             queue.front().map(|p| (p.run.role, p.rows - p.done))
         };
-        let Some((role, rows)) = self.waiting.get(&first).and_then(front) else { return Vec::new() };
+        let Some((role, rows)) = self.waiting.get(&first).and_then(front) else {
+            return Vec::new();
+        };
         let together: Vec<SessionId> = if rows > 1 {
             vec![first]
         } else {
             let fits = |s: &&SessionId| self.waiting.get(s).and_then(front) == Some((role, 1));
-            self.turns.iter().filter(fits).take(step_rows_max as usize).copied().collect()
+            self.turns
+                .iter()
+                .filter(fits)
+                .take(step_rows_max as usize)
+                .copied()
+                .collect()
         };
-        together.iter().filter_map(|session| self.take(*session)).collect()
+        together
+            .iter()
+            .filter_map(|session| self.take(*session))
+            .collect()
     }
 
     fn take(&mut self, session: SessionId) -> Option<Pending> {
@@ -106,8 +118,21 @@ mod tests {
 
     fn pending(id: u64, session: u8, role: Role, rows: usize) -> Pending {
         let session = SessionId([session; 16]);
-        let run = Run { session, role, position: 0, tokens: vec![0; rows], output: Output::Nothing };
-        Pending { id, run, values: Vec::new(), rows, done: 0, out: Vec::new() }
+        let run = Run {
+            session,
+            role,
+            position: 0,
+            tokens: vec![0; rows],
+            output: Output::Nothing,
+        };
+        Pending {
+            id,
+            run,
+            values: Vec::new(),
+            rows,
+            done: 0,
+            out: Vec::new(),
+        }
     }
 
     fn check(runs: &[(u64, u8, Role, usize)], steps: &[&[u64]]) {
@@ -125,20 +150,32 @@ mod tests {
     #[test]
     fn single_rows_of_one_part_go_together() {
         use Role::{Head, Tail};
-        check(&[(1, 1, Tail, 1), (2, 2, Tail, 1), (3, 3, Head, 1)], &[&[1, 2], &[3]]);
+        check(
+            &[(1, 1, Tail, 1), (2, 2, Tail, 1), (3, 3, Head, 1)],
+            &[&[1, 2], &[3]],
+        );
     }
 
     #[test]
     fn a_long_run_goes_alone_and_in_turn() {
         use Role::Whole;
-        check(&[(1, 1, Whole, 1), (2, 2, Whole, 9), (3, 3, Whole, 1)], &[&[1, 3], &[2]]);
-        check(&[(2, 2, Whole, 9), (1, 1, Whole, 1), (3, 3, Whole, 1)], &[&[2], &[1, 3]]);
+        check(
+            &[(1, 1, Whole, 1), (2, 2, Whole, 9), (3, 3, Whole, 1)],
+            &[&[1, 3], &[2]],
+        );
+        check(
+            &[(2, 2, Whole, 9), (1, 1, Whole, 1), (3, 3, Whole, 1)],
+            &[&[2], &[1, 3]],
+        );
     }
 
     #[test]
     fn runs_of_one_session_keep_their_order() {
         use Role::Whole;
-        check(&[(1, 1, Whole, 1), (2, 1, Whole, 1), (3, 2, Whole, 1)], &[&[1, 3], &[2]]);
+        check(
+            &[(1, 1, Whole, 1), (2, 1, Whole, 1), (3, 2, Whole, 1)],
+            &[&[1, 3], &[2]],
+        );
     }
 
     #[test]

@@ -27,7 +27,12 @@ pub fn run(parent: u32) -> io::Result<()> {
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let calls = read_calls(stream.try_clone()?)?;
     let replies = Replies::new(stream);
-    Host { replies, engine: None, schedule: Schedule::default() }.serve(&calls)
+    Host {
+        replies,
+        engine: None,
+        schedule: Schedule::default(),
+    }
+    .serve(&calls)
 }
 
 #[cfg(target_os = "linux")]
@@ -37,7 +42,9 @@ fn die_with(parent: u32) -> io::Result<()> {
     if nix::unistd::getppid().as_raw() as u32 == parent {
         Ok(())
     } else {
-        Err(io::Error::other("the node that started this engine-host is gone"))
+        Err(io::Error::other(
+            "the node that started this engine-host is gone",
+        ))
     }
 }
 
@@ -69,7 +76,10 @@ impl From<PartsError> for Failed {
             PartsError::Context { .. } => FailCode::NoRoom,
             PartsError::Spec(_) => FailCode::BadCall,
         };
-        Self { code, detail: error.to_string() }
+        Self {
+            code,
+            detail: error.to_string(),
+        }
     }
 }
 
@@ -80,7 +90,10 @@ impl From<SessionError> for Failed {
             SessionError::Untrimmable(_) => FailCode::Unsupported,
             _ => FailCode::BadCall,
         };
-        Self { code, detail: error.to_string() }
+        Self {
+            code,
+            detail: error.to_string(),
+        }
     }
 }
 
@@ -91,12 +104,18 @@ impl From<&StepError> for Failed {
             StepError::Failed { .. } => FailCode::Compute,
             StepError::Untapped { .. } => FailCode::Unsupported,
         };
-        Self { code, detail: error.to_string() }
+        Self {
+            code,
+            detail: error.to_string(),
+        }
     }
 }
 
 fn bad_call(detail: &str) -> Failed {
-    Failed { code: FailCode::BadCall, detail: detail.to_owned() }
+    Failed {
+        code: FailCode::BadCall,
+        detail: detail.to_owned(),
+    }
 }
 
 impl Host {
@@ -124,7 +143,13 @@ impl Host {
         self.replies.send(id, false, answer, &[])
     }
 
-    fn take(&mut self, Received { call: Call { id, task }, payload }: Received) -> io::Result<()> {
+    fn take(
+        &mut self,
+        Received {
+            call: Call { id, task },
+            payload,
+        }: Received,
+    ) -> io::Result<()> {
         let answer = match task {
             Task::Load(spec) => self.load(&spec),
             Task::Run(run) => return self.queue(id, run, &payload),
@@ -146,7 +171,12 @@ impl Host {
         let parts = Parts::load(spec, threads.most())?;
         let loaded = parts.loaded(spec);
         let stats = Stats::default();
-        self.engine = Some(Engine { parts, sampler: Sampler::default(), threads, stats });
+        self.engine = Some(Engine {
+            parts,
+            sampler: Sampler::default(),
+            threads,
+            stats,
+        });
         Ok(Answer::Loaded(Box::new(loaded)))
     }
 
@@ -157,7 +187,14 @@ impl Host {
         match engine.check(&run, payload) {
             Ok((rows, values)) => {
                 let out = Vec::new();
-                self.schedule.push(Pending { id, run, values, rows, done: 0, out });
+                self.schedule.push(Pending {
+                    id,
+                    run,
+                    values,
+                    rows,
+                    done: 0,
+                    out,
+                });
                 Ok(())
             }
             Err(failed) => self.reply(id, Answer::Failed(failed)),
@@ -166,7 +203,10 @@ impl Host {
 
     fn close(&mut self, id: u64, session: SessionId) -> io::Result<()> {
         for pending in self.schedule.remove(session) {
-            self.reply(pending.id, Answer::Failed(bad_call("the session was dropped")))?;
+            self.reply(
+                pending.id,
+                Answer::Failed(bad_call("the session was dropped")),
+            )?;
         }
         if let Some(engine) = &mut self.engine {
             engine.parts.close(session);
@@ -176,12 +216,21 @@ impl Host {
 
     /// Computes one step, if something waits.
     fn step(&mut self) -> io::Result<()> {
-        let Some(engine) = &mut self.engine else { return Ok(()) };
+        let Some(engine) = &mut self.engine else {
+            return Ok(());
+        };
         let mut step = Vec::new();
         for pending in self.schedule.next(engine.parts.step_rows_max()) {
-            let Run { session, role, position, .. } = pending.run;
+            let Run {
+                session,
+                role,
+                position,
+                ..
+            } = pending.run;
             let admitted = match pending.done {
-                0 => engine.parts.admit(session, role, position, pending.rows as u32),
+                0 => engine
+                    .parts
+                    .admit(session, role, position, pending.rows as u32),
                 _ => Ok(()),
             };
             match admitted {
@@ -192,7 +241,9 @@ impl Host {
                 }
             }
         }
-        let Some(first) = step.first() else { return Ok(()) };
+        let Some(first) = step.first() else {
+            return Ok(());
+        };
         let role = first.run.role;
         match engine.compute(role, &mut step) {
             Ok(()) => self.finish(step),
@@ -227,20 +278,29 @@ impl Host {
                 }
             }
         }
-        if drawing.is_empty() { Ok(()) } else { self.draw(drawing) }
+        if drawing.is_empty() {
+            Ok(())
+        } else {
+            self.draw(drawing)
+        }
     }
 
     /// Draws tokens, runs the head on them where that is wanted, answers, and goes on with bursts.
     fn draw(&mut self, drawing: Vec<(Pending, Draw, Vec<f32>)>) -> io::Result<()> {
-        let Some(engine) = &mut self.engine else { return Ok(()) };
-        let drawn: Vec<Result<Drawn, Failed>> =
-            drawing.iter().map(|(pending, draw, logits)| engine.drawn(pending, draw, logits)).collect();
+        let Some(engine) = &mut self.engine else {
+            return Ok(());
+        };
+        let drawn: Vec<Result<Drawn, Failed>> = drawing
+            .iter()
+            .map(|(pending, draw, logits)| engine.drawn(pending, draw, logits))
+            .collect();
         let mut heads = engine.heads(&drawing, &drawn);
         for (((pending, draw, _), drawn), head) in drawing.into_iter().zip(drawn).zip(&mut heads) {
             let drawn = match drawn {
                 Ok(drawn) => drawn,
                 Err(failed) => {
-                    self.replies.send(pending.id, false, Answer::Failed(failed), &[])?;
+                    self.replies
+                        .send(pending.id, false, Answer::Failed(failed), &[])?;
                     continue;
                 }
             };
@@ -250,7 +310,8 @@ impl Host {
             if more {
                 self.schedule.put_back(pending.next_of_burst(&drawn, draw));
             }
-            self.replies.send(id, more, Answer::Token(drawn), &std::mem::take(head))?;
+            self.replies
+                .send(id, more, Answer::Token(drawn), &std::mem::take(head))?;
         }
         Ok(())
     }
@@ -262,10 +323,20 @@ impl Pending {
         let run = Run {
             position: drawn.position,
             tokens: vec![drawn.token],
-            output: Output::Token(Draw { burst: draw.burst - 1, ..draw }),
+            output: Output::Token(Draw {
+                burst: draw.burst - 1,
+                ..draw
+            }),
             ..self.run
         };
-        Self { id: self.id, run, values: Vec::new(), rows: 1, done: 0, out: Vec::new() }
+        Self {
+            id: self.id,
+            run,
+            values: Vec::new(),
+            rows: 1,
+            done: 0,
+            out: Vec::new(),
+        }
     }
 }
 
@@ -283,11 +354,16 @@ impl Engine {
                 .tokenize(&t.text, t.add_special, t.parse_special)
                 .map(Answer::Tokens)
                 .map_err(text),
-            Task::Render(messages) => {
-                self.parts.model().render(&messages).map(Answer::Text).map_err(text)
-            }
+            Task::Render(messages) => self
+                .parts
+                .model()
+                .render(&messages)
+                .map(Answer::Text)
+                .map_err(text),
             Task::Trim(trim) => {
-                self.parts.trim(trim.session, trim.length).map_err(Failed::from)?;
+                self.parts
+                    .trim(trim.session, trim.length)
+                    .map_err(Failed::from)?;
                 Ok(Answer::Done)
             }
             Task::Stats => Ok(Answer::Stats(Stats {
@@ -305,14 +381,24 @@ impl Engine {
             .ok_or_else(|| bad_call("the payload is not a number of f32 values"))?;
         let takes_tokens = matches!(run.role, Role::Whole | Role::Head);
         let width = self.parts.model().embedding_length() as usize;
-        let rows = if takes_tokens { run.tokens.len() } else { values.len() / width };
+        let rows = if takes_tokens {
+            run.tokens.len()
+        } else {
+            values.len() / width
+        };
         if rows == 0 || takes_tokens != values.is_empty() || takes_tokens == run.tokens.is_empty() {
-            return Err(bad_call("a part takes either tokens or activations, and at least one row"));
+            return Err(bad_call(
+                "a part takes either tokens or activations, and at least one row",
+            ));
         }
         if !takes_tokens && values.len() % width != 0 {
             return Err(bad_call("the payload is not a number of whole rows"));
         }
-        if let Some(token) = run.tokens.iter().find(|token| !self.parts.model().knows(**token)) {
+        if let Some(token) = run
+            .tokens
+            .iter()
+            .find(|token| !self.parts.model().knows(**token))
+        {
             return Err(bad_call(&format!("token {token} is not in the vocabulary")));
         }
         let gives_rows = matches!(run.role, Role::Head | Role::Middle);
@@ -323,7 +409,11 @@ impl Engine {
             Output::Logits => !gives_rows && rows * row_bytes <= PAYLOAD_BYTES_MAX,
             Output::Token(draw) => !gives_rows && draw.burst > 0,
         };
-        if fits { Ok((rows, values)) } else { Err(bad_call("the output does not fit the part")) }
+        if fits {
+            Ok((rows, values))
+        } else {
+            Err(bad_call("the output does not fit the part"))
+        }
     }
 
     /// Computes the next rows of every run of a step.
@@ -331,8 +421,11 @@ impl Engine {
         let step_rows_max = self.parts.step_rows_max();
         let width = self.parts.model().embedding_length() as usize;
         let counts: Vec<usize> = step.iter().map(|p| p.next_rows(step_rows_max)).collect();
-        let slices: Vec<SessionSlice<'_>> =
-            step.iter().zip(&counts).map(|(p, count)| p.slice(*count, width)).collect();
+        let slices: Vec<SessionSlice<'_>> = step
+            .iter()
+            .zip(&counts)
+            .map(|(p, count)| p.slice(*count, width))
+            .collect();
         let threads = self.threads.choose();
         if threads != self.stats.threads {
             self.parts.set_threads(threads);
@@ -363,7 +456,9 @@ impl Engine {
 
     /// Takes back what a failed run had computed, and the session if it was its first.
     fn undo(&mut self, pending: &Pending) {
-        let Run { session, position, .. } = pending.run;
+        let Run {
+            session, position, ..
+        } = pending.run;
         if position == 0 || self.parts.trim(session, position).is_err() {
             self.parts.close(session);
         }
@@ -372,11 +467,20 @@ impl Engine {
     /// Draws the token behind a run's last row.
     fn drawn(&mut self, pending: &Pending, draw: &Draw, logits: &[f32]) -> Result<Drawn, Failed> {
         let position = pending.run.position + pending.rows as u32;
-        let token = self.sampler.sample(logits, &draw.sampling, position).map_err(|error| {
-            Failed { code: FailCode::Compute, detail: error.to_string() }
-        })?;
+        let token = self
+            .sampler
+            .sample(logits, &draw.sampling, position)
+            .map_err(|error| Failed {
+                code: FailCode::Compute,
+                detail: error.to_string(),
+            })?;
         let model = self.parts.model();
-        Ok(Drawn { token, position, piece: model.piece(token), end: model.ends(token) })
+        Ok(Drawn {
+            token,
+            position,
+            piece: model.piece(token),
+            end: model.ends(token),
+        })
     }
 
     /// Runs the head, in one step, on the tokens of those runs that want it; empty for the others.
@@ -394,7 +498,10 @@ impl Engine {
             // A head that cannot take the token has a full cache: the node sees that by the position.
             if draw.then_head
                 && !drawn.end
-                && self.parts.admit(session, Role::Head, drawn.position, 1).is_ok()
+                && self
+                    .parts
+                    .admit(session, Role::Head, drawn.position, 1)
+                    .is_ok()
             {
                 order.push(i);
                 runs.push((session, drawn.position, [drawn.token]));
@@ -438,7 +545,12 @@ impl Pending {
             Output::Token(_) => Wanted::Nothing,
         };
         let position = self.run.position + self.done as u32;
-        SessionSlice { session: self.run.session, position, input, wanted }
+        SessionSlice {
+            session: self.run.session,
+            position,
+            input,
+            wanted,
+        }
     }
 }
 
@@ -448,6 +560,8 @@ fn resident_bytes() -> u64 {
         .ok()
         .and_then(|statm| statm.split_whitespace().nth(1)?.parse::<u64>().ok())
         .unwrap_or(0);
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten();
     pages * page.unwrap_or(4096) as u64
 }

@@ -30,7 +30,12 @@ impl Threads {
     /// `fixed` threads, or as many as are free of `cores`.
     pub(crate) fn new(fixed: Option<u32>, cores: u32) -> Self {
         let current = fixed.unwrap_or(cores).max(1);
-        Self { fixed, cores: cores.max(1), current, before: read().map(|t| (Instant::now(), t)) }
+        Self {
+            fixed,
+            cores: cores.max(1),
+            current,
+            before: read().map(|t| (Instant::now(), t)),
+        }
     }
 
     /// The most threads that will ever be chosen.
@@ -72,14 +77,21 @@ fn read() -> Option<Ticks> {
 
 fn parse(machine: &str, own: &str) -> Option<Ticks> {
     let line = machine.lines().next()?.strip_prefix("cpu ")?;
-    let fields: Vec<u64> = line.split_whitespace().map_while(|f| f.parse().ok()).collect();
+    let fields: Vec<u64> = line
+        .split_whitespace()
+        .map_while(|f| f.parse().ok())
+        .collect();
     // user nice system idle iowait irq softirq steal; guest time is part of user already.
     let idle = fields.get(3)? + fields.get(4)?;
     let busy = fields.iter().take(8).sum::<u64>() - idle;
     // The name in parentheses may hold spaces; utime and stime are the 12th and 13th field behind it.
     let mut behind = own.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut next = || behind.next()?.parse::<u64>().ok();
-    Some(Ticks { busy, idle, own: next()? + next()? })
+    Some(Ticks {
+        busy,
+        idle,
+        own: next()? + next()?,
+    })
 }
 
 #[cfg(test)]
@@ -87,8 +99,16 @@ mod tests {
     use super::*;
 
     fn check(others: u64, own: u64, idle: u64, cores: u32, expected: u32) {
-        let before = Ticks { busy: 1000, idle: 500, own: 10 };
-        let now = Ticks { busy: 1000 + others + own, idle: 500 + idle, own: 10 + own };
+        let before = Ticks {
+            busy: 1000,
+            idle: 500,
+            own: 10,
+        };
+        let now = Ticks {
+            busy: 1000 + others + own,
+            idle: 500 + idle,
+            own: 10 + own,
+        };
         assert_eq!(free(before, now, cores), expected, "{others} {own} {idle}");
     }
 
@@ -107,7 +127,14 @@ mod tests {
     fn a_process_name_with_spaces_and_parentheses_is_skipped() {
         let machine = "cpu  10 1 5 100 4 0 2 0 0 0\ncpu0 …";
         let own = "42 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 70 30 0 0";
-        assert_eq!(parse(machine, own), Some(Ticks { busy: 18, idle: 104, own: 100 }));
+        assert_eq!(
+            parse(machine, own),
+            Some(Ticks {
+                busy: 18,
+                idle: 104,
+                own: 100
+            })
+        );
     }
 
     #[test]

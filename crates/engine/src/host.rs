@@ -74,18 +74,36 @@ impl Host {
             ended
         };
         let loaded = std::sync::OnceLock::new();
-        (Arc::new(Self { calls, drops, waiting, next_id: AtomicU64::new(1), loaded }), serve)
+        (
+            Arc::new(Self {
+                calls,
+                drops,
+                waiting,
+                next_id: AtomicU64::new(1),
+                loaded,
+            }),
+            serve,
+        )
     }
 
     /// Tells every caller that waits, and every later one, that the process ended.
     pub(crate) fn bury(&self, why: &str) {
-        let waiting = self.waiting.lock().ok().and_then(|mut waiting| waiting.take());
+        let waiting = self
+            .waiting
+            .lock()
+            .ok()
+            .and_then(|mut waiting| waiting.take());
         for mailbox in waiting.into_iter().flatten().map(|(_, mailbox)| mailbox) {
             let _ = mailbox.try_send(Err(EngineError::Died(why.to_owned())));
         }
     }
 
-    async fn call(&self, task: Task, payload: &[u8], answers: usize) -> Result<Answers, EngineError> {
+    async fn call(
+        &self,
+        task: Task,
+        payload: &[u8],
+        answers: usize,
+    ) -> Result<Answers, EngineError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let bytes = packet::encode(&Call { id, task }, payload);
         // One place more than answers, for the news that the process ended.
@@ -106,9 +124,7 @@ impl Host {
     /// Loads; the first call.
     pub(crate) async fn load(&self, spec: LoadSpec) -> Result<(), EngineError> {
         match self.ask(Task::Load(spec)).await? {
-            Answer::Loaded(loaded) => {
-                self.loaded.set(*loaded).map_err(|_| EngineError::OutOfTurn)
-            }
+            Answer::Loaded(loaded) => self.loaded.set(*loaded).map_err(|_| EngineError::OutOfTurn),
             _ => Err(EngineError::OutOfTurn),
         }
     }
@@ -120,7 +136,9 @@ impl Host {
     /// Never for a host that a [`crate::Supervisor`] hands out: those have loaded.
     #[must_use]
     pub fn loaded(&self) -> &Loaded {
-        self.loaded.get().expect("hosts are handed out after loading")
+        self.loaded
+            .get()
+            .expect("hosts are handed out after loading")
     }
 
     /// Text to tokens.
@@ -172,7 +190,13 @@ impl Host {
     /// Forgets a session and frees its caches; returns at once.
     pub fn drop_session(&self, session: SessionId) {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let bytes = packet::encode(&Call { id, task: Task::Drop(session) }, &[]);
+        let bytes = packet::encode(
+            &Call {
+                id,
+                task: Task::Drop(session),
+            },
+            &[],
+        );
         // A full queue means that the process no longer reads; its sessions end with it.
         let _ = self.drops.try_send(bytes.into());
     }
@@ -217,7 +241,8 @@ async fn read_replies(pipe: OwnedReadHalf, waiting: &Waiting) -> io::Result<()> 
         let mut bytes = vec![0; prefix.head_bytes + prefix.payload_bytes];
         pipe.read_exact(&mut bytes).await?;
         let mut bytes = Bytes::from(bytes);
-        let reply: Reply = codec::from_slice(&bytes.split_to(prefix.head_bytes)).map_err(rubbish)?;
+        let reply: Reply =
+            codec::from_slice(&bytes.split_to(prefix.head_bytes)).map_err(rubbish)?;
         deliver(waiting, reply, bytes);
     }
 }
@@ -225,8 +250,12 @@ async fn read_replies(pipe: OwnedReadHalf, waiting: &Waiting) -> io::Result<()> 
 /// Puts an answer into its caller's mailbox. A caller that has gone away is skipped; one whose mailbox is full
 /// got more answers than it asked for, which our own engine-host does not do.
 fn deliver(waiting: &Waiting, Reply { id, more, answer }: Reply, payload: Bytes) {
-    let Ok(mut waiting) = waiting.lock() else { return };
-    let Some(waiting) = waiting.as_mut() else { return };
+    let Ok(mut waiting) = waiting.lock() else {
+        return;
+    };
+    let Some(waiting) = waiting.as_mut() else {
+        return;
+    };
     let delivery = match answer {
         Answer::Failed(failed) => Err(EngineError::Failed(failed)),
         answer => Ok((answer, payload)),

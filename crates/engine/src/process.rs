@@ -40,8 +40,12 @@ pub(crate) async fn start(launch: &Launch) -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = StdUnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let (reply, started) = oneshot::channel();
-    let order =
-        Order { launch: launch.clone(), stdin: theirs.into(), runtime: Handle::current(), reply };
+    let order = Order {
+        launch: launch.clone(),
+        stdin: theirs.into(),
+        runtime: Handle::current(),
+        reply,
+    };
     let gone = || io::Error::other("the thread that starts processes is gone");
     spawner()?.send(order).map_err(|_| gone())?;
     let child = started.await.map_err(|_| gone())??;
@@ -56,13 +60,15 @@ fn spawner() -> io::Result<&'static SyncSender<Order>> {
         return Ok(sender);
     }
     let (sender, orders) = sync_channel::<Order>(STARTS_QUEUED_MAX);
-    std::thread::Builder::new().name("engine-spawner".into()).spawn(move || {
-        for order in orders {
-            let _context = order.runtime.enter();
-            // The caller may have gone; the child is then killed by its drop.
-            let _ = order.reply.send(spawn(order.launch, order.stdin));
-        }
-    })?;
+    std::thread::Builder::new()
+        .name("engine-spawner".into())
+        .spawn(move || {
+            for order in orders {
+                let _context = order.runtime.enter();
+                // The caller may have gone; the child is then killed by its drop.
+                let _ = order.reply.send(spawn(order.launch, order.stdin));
+            }
+        })?;
     Ok(SPAWNER.get_or_init(|| sender))
 }
 

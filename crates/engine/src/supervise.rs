@@ -81,7 +81,9 @@ impl Supervisor {
     /// [`EngineError::Failed`] when it cannot load, [`EngineError::Down`] when it died while loading.
     pub async fn ready(&self) -> Result<Arc<Host>, EngineError> {
         let mut state = self.state.clone();
-        let settled = state.wait_for(|state| !matches!(state, State::Starting)).await;
+        let settled = state
+            .wait_for(|state| !matches!(state, State::Starting))
+            .await;
         drop(settled.map_err(|_| EngineError::Down("it was stopped".into()))?);
         self.host()
     }
@@ -124,7 +126,10 @@ async fn live(launch: &Launch, spec: &LoadSpec, publish: &watch::Sender<State>) 
         Ok(started) => started,
         Err(error) => return End::Died(format!("its process cannot be started: {error}")),
     };
-    let words = child.stderr.take().map(|stderr| tokio::spawn(last_words(stderr)));
+    let words = child
+        .stderr
+        .take()
+        .map(|stderr| tokio::spawn(last_words(stderr)));
     let (host, serve) = Host::over(pipe);
     let _bury = Bury(host.clone());
     let load = async {
@@ -170,7 +175,10 @@ async fn explain(child: &mut Child, words: Option<JoinHandle<VecDeque<String>>>)
     };
     let how = status.map_or_else(|error| error.to_string(), how_it_ended);
     let words = match words {
-        Some(task) => tokio::time::timeout(PAUSE_MIN, task).await.ok().and_then(Result::ok),
+        Some(task) => tokio::time::timeout(PAUSE_MIN, task)
+            .await
+            .ok()
+            .and_then(Result::ok),
         None => None,
     };
     match words {

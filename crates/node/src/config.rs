@@ -24,7 +24,12 @@ pub struct Settings {
     #[arg(long, env = "MYZEL_API", value_name = "IP:PORT")]
     pub api: Option<SocketAddr>,
     /// Host names, besides those of loopback, under which the endpoint may be called
-    #[arg(long, env = "MYZEL_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "MYZEL_ALLOW_HOST",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
     pub allow_host: Vec<String>,
     /// The UDP address for other nodes [default: every address, a free port]
     #[arg(long, env = "MYZEL_LISTEN", value_name = "IP:PORT")]
@@ -93,8 +98,11 @@ impl Settings {
     }
 
     fn or(self, other: Self) -> Self {
-        let allow_host =
-            if self.allow_host.is_empty() { other.allow_host } else { self.allow_host };
+        let allow_host = if self.allow_host.is_empty() {
+            other.allow_host
+        } else {
+            self.allow_host
+        };
         Self {
             api: self.api.or(other.api),
             allow_host,
@@ -126,9 +134,15 @@ impl Settings {
 ///
 /// When neither `XDG_DATA_HOME` nor `HOME` says where it is.
 pub fn user_data_dir() -> anyhow::Result<PathBuf> {
-    let of = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let of = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     let base = of("XDG_DATA_HOME").or_else(|| of("HOME").map(|home| home.join(".local/share")));
-    Ok(base.context("neither XDG_DATA_HOME nor HOME is set; name a directory with --data-dir")?.join("myzel"))
+    Ok(base
+        .context("neither XDG_DATA_HOME nor HOME is set; name a directory with --data-dir")?
+        .join("myzel"))
 }
 
 #[cfg(test)]
@@ -139,9 +153,15 @@ mod tests {
     fn a_flag_wins_over_the_file_and_the_file_over_nothing() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(CONFIG_FILE), "split = 2\nsessions = 9\n").unwrap();
-        let flags = Settings { split: Some(1), ..Settings::default() };
+        let flags = Settings {
+            split: Some(1),
+            ..Settings::default()
+        };
         let merged = flags.with_file(None, dir.path()).unwrap();
-        assert_eq!((merged.split, merged.sessions, merged.threads), (Some(1), Some(9), None));
+        assert_eq!(
+            (merged.split, merged.sessions, merged.threads),
+            (Some(1), Some(9), None)
+        );
     }
 
     #[test]
@@ -149,24 +169,39 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mine.toml");
         std::fs::write(&path, "splitt = 2\n").unwrap();
-        let error = Settings::default().with_file(Some(&path), dir.path()).unwrap_err();
+        let error = Settings::default()
+            .with_file(Some(&path), dir.path())
+            .unwrap_err();
         let text = format!("{error:#}");
-        assert!(text.contains("splitt") && text.contains("mine.toml"), "{text}");
+        assert!(
+            text.contains("splitt") && text.contains("mine.toml"),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_named_file_must_exist_and_the_default_one_need_not() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Settings::default().with_file(None, dir.path()).is_ok());
-        assert!(Settings::default().with_file(Some(&dir.path().join("no")), dir.path()).is_err());
+        assert!(
+            Settings::default()
+                .with_file(Some(&dir.path().join("no")), dir.path())
+                .is_err()
+        );
     }
 
     #[test]
     fn a_split_means_exact_unless_said_otherwise() {
-        let split = Settings { split: Some(1), ..Settings::default() };
+        let split = Settings {
+            split: Some(1),
+            ..Settings::default()
+        };
         assert_eq!(split.numerics(), Numerics::Exact);
         assert_eq!(Settings::default().numerics(), Numerics::Throughput);
-        let both = Settings { numerics: Some(NumericsChoice::Throughput), ..split };
+        let both = Settings {
+            numerics: Some(NumericsChoice::Throughput),
+            ..split
+        };
         assert_eq!(both.numerics(), Numerics::Throughput);
     }
 }

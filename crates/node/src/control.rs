@@ -63,7 +63,9 @@ impl Control {
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let write = || -> anyhow::Result<()> {
-            options.open(&fresh)?.write_all(&serde_json::to_vec_pretty(self)?)?;
+            options
+                .open(&fresh)?
+                .write_all(&serde_json::to_vec_pretty(self)?)?;
             Ok(std::fs::rename(&fresh, &path)?)
         };
         write().with_context(|| format!("cannot write {}", path.display()))?;
@@ -106,7 +108,10 @@ pub fn router(node: Arc<Node>, token: &str) -> Router {
         .route_layer(middleware::from_fn(move |request: Request, next: Next| {
             let expected = expected.clone();
             async move {
-                let shown = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
+                let shown = request
+                    .headers()
+                    .get(AUTHORIZATION)
+                    .map(|value| value.as_bytes());
                 // Compared by their hashes, so that the time taken tells nothing.
                 let hash = |bytes: &[u8]| blake3::hash(bytes);
                 if shown.is_some_and(|shown| hash(shown) == hash(expected.as_bytes())) {
@@ -166,7 +171,11 @@ impl Node {
             uses_max: wanted.uses,
         };
         let ticket = identity::issue_ticket(&self.data.key, invitation)?;
-        Ok(TicketReply { ticket: ticket.to_text(), not_after_s, uses: wanted.uses })
+        Ok(TicketReply {
+            ticket: ticket.to_text(),
+            not_after_s,
+            uses: wanted.uses,
+        })
     }
 
     /// Everything that `myzel status` shows.

@@ -12,7 +12,7 @@ use crate::home::{EngineSettings, Home};
 use crate::requests::Requests;
 use crate::ring::{Coordinator, Plan};
 use crate::stage::{Stages, header};
-use crate::status::{ModelStatus, RingStatus};
+use crate::status::{Answers, ModelStatus, RingStatus};
 use crate::{control, standing};
 use anyhow::{Context, bail};
 use api::{ApiConfig, Backend, ChatMessage, GenerateEvent, GenerateRequest};
@@ -37,6 +37,8 @@ use tokio_util::task::TaskTracker;
 
 /// How long the end of a node may take; whatever is left then is cut off.
 const SHUTDOWN_MAX: Duration = Duration::from_millis(1_500);
+/// How often a node without the whole model looks whether its ring is up.
+const RING_POLL: Duration = Duration::from_millis(250);
 /// What a node asks itself before it calls itself ready.
 const FIRST_QUESTION: &str = "Say hello.";
 /// How many tokens of an answer are proof enough.
@@ -117,7 +119,10 @@ pub async fn run(up: Up, stop: CancellationToken) -> anyhow::Result<()> {
         () = stop.cancelled() => return Ok(()),
     };
     let served = running.serve(&stop).await;
-    if tokio::time::timeout(SHUTDOWN_MAX, running.end(&stop)).await.is_err() {
+    if tokio::time::timeout(SHUTDOWN_MAX, running.end(&stop))
+        .await
+        .is_err()
+    {
         tracing::warn!("something did not end in time and is cut off");
     }
     served
@@ -130,78 +135,130 @@ struct Running {
     _control: ControlFile,
 }
 
-/// Everything up to a node that can be asked.
-async fn start(up: &Up, stop: &CancellationToken) -> anyhow::Result<Running> {
-    let settings = &up.settings;
-    let sessions_max = settings.sessions.unwrap_or(SESSIONS);
-    if !(1..=SESSIONS_MAX).contains(&sessions_max) {
-        bail!("--sessions {sessions_max} is out of range: 1 to {SESSIONS_MAX}");
-    }
+/// What can fail at once, and what a node then has before anything computes.
+struct Ground {
+    data: Data,
+    listener: TcpListener,
+    net: Net,
+    standing: Standing,
+}
+
+/// Takes the data directory, both ports, and the node's place in its commons.
+async fn take_ground(up: &Up) -> anyhow::Result<Ground> {
     let ticket = up.join.as_deref().map(Ticket::from_text).transpose()?;
     let data = Data::open(&up.data_dir, up.catalogue.as_deref())?;
-    let listener = listen(settings).await?;
-    let api_addr = listener.local_addr()?;
-    let net = bind(settings, &data).await?;
-    let name = settings.name.clone().unwrap_or_else(host_name);
+    let listener = listen(&up.settings).await?;
+    let net = bind(&up.settings, &data).await?;
+    let name = up.settings.name.clone().unwrap_or_else(host_name);
     if let Some(ticket) = &ticket {
         say(&format!("joining the commons {} …", ticket.commons.short()));
     }
     let standing = standing::take(&data, &net, ticket.as_ref(), &name).await?;
-    let model = model(&data, settings).await?;
-    let header = header(&model.path)?;
+    Ok(Ground {
+        data,
+        listener,
+        net,
+        standing,
+    })
+}
 
-    let engine = EngineSettings {
+fn engine_settings(settings: &Settings) -> anyhow::Result<EngineSettings> {
+    let sessions_max = settings.sessions.unwrap_or(SESSIONS);
+    if !(1..=SESSIONS_MAX).contains(&sessions_max) {
+        bail!("--sessions {sessions_max} is out of range: 1 to {SESSIONS_MAX}");
+    }
+    if settings.threads == Some(0) || settings.context == Some(0) {
+        bail!("--threads and --context must be at least 1; leave them out for the default");
+    }
+    Ok(EngineSettings {
         launch: launch()?,
         numerics: settings.numerics(),
         positions_max: settings.context.unwrap_or(0),
         sessions_max,
         threads: settings.threads,
-    };
-    let files = StageFiles::open(&data.dir.root().join("stages"))?;
-    let (split, impossible) = split(settings.split, &header);
+    })
+}
+
+/// The whole model here. Where it does not fit and a ring was asked for, the node waits for the ring instead.
+async fn whole(
+    engine: &EngineSettings,
+    model: &Model,
+    split: bool,
+) -> anyhow::Result<Option<Home>> {
+    say(&format!("loading {} …", model.name));
+    match Home::start(engine, &model.path).await {
+        Ok(home) => Ok(Some(home)),
+        Err(error) if split => {
+            say(&format!(
+                "the whole model is not loaded here ({error}); waiting for the ring"
+            ));
+            Ok(None)
+        }
+        Err(error) => Err(error).context("the model cannot be loaded"),
+    }
+}
+
+/// Everything up to a node that can be asked.
+async fn start(up: &Up, stop: &CancellationToken) -> anyhow::Result<Running> {
+    let engine = engine_settings(&up.settings)?;
+    let ground = take_ground(up).await?;
+    let model = model(&ground.data, &up.settings).await?;
+    let header = header(&model.path)?;
+    let (split, impossible) = split(up.settings.split, &header);
     if let Some(why) = &impossible {
         say(&format!("the model runs whole on this node: {why}"));
     }
-    say(&format!("loading {} …", model.name));
-    let home = Home::start(&engine, &model.path).await.context("the model cannot be loaded")?;
-    let started = admit(&net, &data, &standing);
-    let links = started.links.clone();
-    let ring = match split {
-        Some(split) => {
-            let (head, tail) = ends(&files, &model, &split).await?;
-            let (net, links, membership) = (net.clone(), links.clone(), standing.membership.clone());
-            let (engine, model) = (engine.clone(), model.clone());
-            let plan = Plan { net, links, membership, engine, model, split, head, tail };
-            Some(Arc::new(Coordinator::start(plan)))
-        }
+    let files = StageFiles::open(&ground.data.dir.root().join("stages"))?;
+    let ends = match &split {
+        Some(split) => Some(ends(&files, &model, split).await?),
         None => None,
     };
-    let stages = Stages::new(
-        (net.clone(), links.clone()),
-        standing.membership.clone(),
-        engine.clone(),
-        (data.models.clone(), model.clone()),
-        files,
-    );
+    let home = whole(&engine, &model, split.is_some()).await?;
+    let Ground {
+        data,
+        listener,
+        net,
+        standing,
+    } = ground;
+    let started = admit(&net, &data, &standing);
+    let links = started.links.clone();
+    let membership = standing.membership.clone();
+    let ring = split.zip(ends).map(|(split, (head, tail))| {
+        let (net, links, membership) = (net.clone(), links.clone(), membership.clone());
+        let (engine, model) = (engine.clone(), model.clone());
+        let plan = Plan {
+            net,
+            links,
+            membership,
+            engine,
+            model,
+            split,
+            head,
+            tail,
+        };
+        Arc::new(Coordinator::start(plan))
+    });
+    let reach = (net.clone(), links.clone());
+    let sources = (data.models.clone(), model.clone());
+    let stages = Stages::new(reach, membership, engine.clone(), sources, files);
     let tasks = TaskTracker::new();
     dispatch(&tasks, stop, &stages, ring.clone(), &data, started);
-    let created_s = standing::now_s();
-    let requests =
-        Arc::new(Requests::new(model.clone(), Some(home), ring, sessions_max, created_s));
+    let (sessions, created_s) = (engine.sessions_max, standing::now_s());
+    let status = model_status(&model, header.layers(), &engine);
     let node = Arc::new(Node {
-        model: model_status(&model, header.layers(), &engine),
+        model: status,
         net,
         links,
         standing,
-        requests,
+        requests: Arc::new(Requests::new(model, home, ring, sessions, created_s)),
         stages,
         ready: OnceLock::new(),
         impossible,
-        split: settings.split,
-        api: api_addr,
+        split: up.settings.split,
+        api: listener.local_addr()?,
         data,
     });
-    open_api(node, listener, settings, stop, tasks)
+    open_api(node, listener, &up.settings, stop, tasks)
 }
 
 fn model_status(model: &Model, layers: u32, engine: &EngineSettings) -> ModelStatus {
@@ -236,18 +293,29 @@ async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
 }
 
 async fn bind(settings: &Settings, data: &Data) -> Result<Net, BindError> {
-    Net::bind(NetConfig { bind: settings.listen, ..NetConfig::new(data.key.clone()) }).await
+    Net::bind(NetConfig {
+        bind: settings.listen,
+        ..NetConfig::new(data.key.clone())
+    })
+    .await
 }
 
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "node".to_owned() } else { name.trim().to_owned() }
+    if name.trim().is_empty() {
+        "node".to_owned()
+    } else {
+        name.trim().to_owned()
+    }
 }
 
 /// This binary, in its other role.
 fn launch() -> anyhow::Result<Launch> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    Ok(Launch { program, args: vec!["engine-host".to_owned()] })
+    Ok(Launch {
+        program,
+        args: vec!["engine-host".to_owned()],
+    })
 }
 
 /// The model that was asked for; the one of the catalogue is fetched if it is not here.
@@ -260,7 +328,9 @@ async fn model(data: &Data, settings: &Settings) -> anyhow::Result<Model> {
     match data.models.show(&wanted) {
         Ok(_) => Ok(data.models.resolve(&wanted, bar.clone()).await?),
         Err(_) => {
-            say(&format!("fetching {wanted:?}: it is not on this machine yet …"));
+            say(&format!(
+                "fetching {wanted:?}: it is not on this machine yet …"
+            ));
             let pulled = data.models.pull(&wanted, None, bar.clone()).await?;
             bar.finish();
             Ok(pulled.model)
@@ -270,7 +340,9 @@ async fn model(data: &Data, settings: &Settings) -> anyhow::Result<Model> {
 
 /// Which layers go where; or why the model cannot be spread.
 fn split(wanted: Option<u32>, header: &proto::gguf::Header) -> (Option<Split>, Option<String>) {
-    let Some(remote) = wanted else { return (None, None) };
+    let Some(remote) = wanted else {
+        return (None, None);
+    };
     let cut = cuttable(header).map_err(|error| error.to_string());
     match cut.and_then(|()| {
         swarm::split::split(header.layers(), remote).map_err(|error| error.to_string())
@@ -281,20 +353,38 @@ fn split(wanted: Option<u32>, header: &proto::gguf::Header) -> (Option<Split>, O
 }
 
 /// The stage files that stay here.
-async fn ends(files: &StageFiles, model: &Model, split: &Split) -> anyhow::Result<(PathBuf, PathBuf)> {
+async fn ends(
+    files: &StageFiles,
+    model: &Model,
+    split: &Split,
+) -> anyhow::Result<(PathBuf, PathBuf)> {
     let get = |role, layers| {
         let (source, model) = (model.path.clone(), model.blake3);
-        files.get(StageRequest { source, model, role, layers })
+        files.get(StageRequest {
+            source,
+            model,
+            role,
+            layers,
+        })
     };
-    Ok((get(Role::Head, split.head).await?, get(Role::Tail, split.tail).await?))
+    Ok((
+        get(Role::Head, split.head).await?,
+        get(Role::Tail, split.tail).await?,
+    ))
 }
 
 /// Lets members in from now on.
 fn admit(net: &Net, data: &Data, standing: &Standing) -> Started {
     let state = data.state.clone();
     let spend = move |ticket: &Ticket, newcomer: NodeId| {
-        let known = state.members::<Member>().is_ok_and(|m| m.iter().any(|(id, _)| *id == newcomer));
-        known || matches!(state.use_ticket(&ticket.nonce, ticket.uses_max), Ok(TicketUse::Counted))
+        let known = state
+            .members::<Member>()
+            .is_ok_and(|m| m.iter().any(|(id, _)| *id == newcomer));
+        known
+            || matches!(
+                state.use_ticket(&ticket.nonce, ticket.uses_max),
+                Ok(TicketUse::Counted)
+            )
     };
     let (commons, membership) = (standing.commons, standing.membership.clone());
     let door = Doorkeeper::new(data.key.clone(), commons, membership, spend);
@@ -333,10 +423,19 @@ fn open_api(
     let token = fresh_token();
     let router = api::router(node.requests.clone(), config.clone())
         .merge(control::router(node.clone(), &token));
-    let control = Control { api: node.api, pid: std::process::id(), token };
+    let control = Control {
+        api: node.api,
+        pid: std::process::id(),
+        token,
+    };
     let file = control.write(node.data.dir.root())?;
     let api = tokio::spawn(api::serve(listener, router, config));
-    Ok(Running { node, tasks, api, _control: file })
+    Ok(Running {
+        node,
+        tasks,
+        api,
+        _control: file,
+    })
 }
 
 impl Running {
@@ -347,14 +446,39 @@ impl Running {
             () = stop.cancelled() => return Ok(()),
         };
         asked.context("the node cannot answer its own question")?;
-        let ticket = self.node.ticket(TicketRequest { life_s: None, uses: None })?;
+        let ticket = self.node.ticket(TicketRequest {
+            life_s: None,
+            uses: None,
+        })?;
         self.node.ready.get_or_init(Instant::now);
-        crate::cli::print_line(&format!("ready {} ticket {}", self.node.url(), ticket.ticket))?;
+        crate::cli::print_line(&format!(
+            "ready {} ticket {}",
+            self.node.url(),
+            ticket.ticket
+        ))?;
         stop.cancelled().await;
         Ok(())
     }
 
     async fn first_answer(&self) -> anyhow::Result<()> {
+        if let (Answers::Nowhere, Some(ring)) =
+            (self.node.requests.answers(), self.node.ring_status())
+        {
+            let ticket = self
+                .node
+                .ticket(TicketRequest {
+                    life_s: None,
+                    uses: None,
+                })?
+                .ticket;
+            say(&format!(
+                "waiting for {} other nodes; let them join with: {ticket}",
+                ring.split
+            ));
+            while self.node.requests.answers() == Answers::Nowhere {
+                tokio::time::sleep(RING_POLL).await;
+            }
+        }
         let request = GenerateRequest {
             model: self.node.model.name.clone(),
             messages: vec![ChatMessage {

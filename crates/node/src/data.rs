@@ -42,7 +42,13 @@ impl Data {
         let key = NodeKey::from_bytes(store::keys::load_or_create(&dir.node_key(), random)?.0);
         let state = Arc::new(State::open(&dir.state())?);
         let models = models(&dir, catalogue, Some(state.clone()))?;
-        Ok(Self { dir, state, models, key, _lock: lock })
+        Ok(Self {
+            dir,
+            state,
+            models,
+            key,
+            _lock: lock,
+        })
     }
 }
 

@@ -47,7 +47,10 @@ impl EngineSettings {
 /// A part of a model in one file.
 #[must_use]
 pub fn part(role: Role, path: &Path) -> Part {
-    Part { role, files: vec![path.display().to_string()] }
+    Part {
+        role,
+        files: vec![path.display().to_string()],
+    }
 }
 
 /// An engine-host with the whole model.
@@ -102,7 +105,14 @@ impl HomeSession {
     #[must_use]
     pub fn new(host: Arc<Host>, prompt: Vec<i32>, sampling: Sampling, tokens_max: u32) -> Self {
         let session = SessionId(rand::random());
-        Self { host, session, sampling, next: (0, prompt), tokens_left: tokens_max, answers: None }
+        Self {
+            host,
+            session,
+            sampling,
+            next: (0, prompt),
+            tokens_left: tokens_max,
+            answers: None,
+        }
     }
 
     /// The next token, or why there is none.
@@ -145,7 +155,17 @@ impl HomeSession {
     fn next_run(&mut self) -> Run {
         let (position, tokens) = std::mem::take(&mut self.next);
         let burst = self.tokens_left.min(BURST);
-        let draw = Draw { sampling: self.sampling, burst, then_head: false };
-        Run { session: self.session, role: Role::Whole, position, tokens, output: Output::Token(draw) }
+        let draw = Draw {
+            sampling: self.sampling,
+            burst,
+            then_head: false,
+        };
+        Run {
+            session: self.session,
+            role: Role::Whole,
+            position,
+            tokens,
+            output: Output::Token(draw),
+        }
     }
 }

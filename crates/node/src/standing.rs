@@ -12,7 +12,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The wall clock, in seconds since 1970 UTC.
 #[must_use]
 pub fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// Finds out what this node is in its commons; joins with `ticket`, or founds a commons when it belongs to none.
@@ -26,8 +28,12 @@ pub async fn take(
     ticket: Option<&Ticket>,
     name: &str,
 ) -> anyhow::Result<Standing> {
-    let mut known: Vec<Member> =
-        data.state.members::<Member>()?.into_iter().map(|(_, member)| member).collect();
+    let mut known: Vec<Member> = data
+        .state
+        .members::<Member>()?
+        .into_iter()
+        .map(|(_, member)| member)
+        .collect();
     let membership: Option<Membership> = data.state.membership()?;
     let membership = match (membership, ticket) {
         (Some(membership), None) => membership,
@@ -48,7 +54,11 @@ pub async fn take(
         }
         (None, Some(ticket)) => {
             let joined = net.join(ticket, name).await?;
-            let Joined { membership, introducer, .. } = joined;
+            let Joined {
+                membership,
+                introducer,
+                ..
+            } = joined;
             data.state.set_membership(&membership)?;
             data.state.remember_member(introducer.id, &introducer)?;
             known.push(introducer);
@@ -71,10 +81,16 @@ pub async fn take(
 }
 
 fn introducer(ticket: &Ticket) -> Member {
-    Member { id: ticket.introducer, addrs: ticket.addrs.clone(), name: String::new() }
+    Member {
+        id: ticket.introducer,
+        addrs: ticket.addrs.clone(),
+        name: String::new(),
+    }
 }
 
 fn commons_of(membership: &Membership) -> anyhow::Result<CommonsId> {
     let first = membership.chain.first();
-    Ok(first.context("the node's proof of membership is empty; join again with --join")?.commons)
+    Ok(first
+        .context("the node's proof of membership is empty; join again with --join")?
+        .commons)
 }

@@ -1,6 +1,8 @@
 //! The encodings that leave the process, frozen. A change here is a change of the protocol: bump a version, say how old
 //! peers and old files fare, and only then write the new bytes down.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 use proto::close::CloseCode;
 use proto::codec::{DecodeError, Wire, from_slice, to_vec};
 use proto::disk::PathHash;

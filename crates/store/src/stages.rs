@@ -225,7 +225,7 @@ impl Stages {
                     return Err(FileError::of("lock", &path)(error).into());
                 }
                 Err(TryLockError::WouldBlock) if stop.asked() => return Err(StageError::Cancelled),
-                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_POLL),
+                Err(TryLockError::WouldBlock) => std::thread::park_timeout(LOCK_POLL),
             }
             if !std::mem::replace(&mut told, true) {
                 tracing::info!(dir = %self.dir.display(), "waiting for another cut to finish");

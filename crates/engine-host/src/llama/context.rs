@@ -103,7 +103,9 @@ pub struct Context {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context").field("spec", &self.spec).finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("spec", &self.spec)
+            .finish_non_exhaustive()
     }
 }
 
@@ -137,7 +139,10 @@ impl Context {
     pub fn new(model: Rc<Model>, pool: Rc<Pool>, spec: ContextSpec) -> Result<Self, String> {
         let mut tap_data = spec.activations_out.then(|| {
             let name = CString::new(format!("l_out-{}", model.layers().saturating_sub(1)));
-            Box::new(Tap { name: name.expect("digits"), values: Vec::new() })
+            Box::new(Tap {
+                name: name.expect("digits"),
+                values: Vec::new(),
+            })
         });
         take_errors();
         let mut params = Self::params(&spec);
@@ -203,7 +208,11 @@ impl Context {
     /// Numbers in a row that comes out.
     #[must_use]
     pub fn row_length(&self) -> usize {
-        if self.tap.is_some() { self.embedding_length } else { self.vocabulary }
+        if self.tap.is_some() {
+            self.embedding_length
+        } else {
+            self.vocabulary
+        }
     }
 
     /// Sets how many threads of the pool the next steps use.
@@ -240,7 +249,10 @@ impl Context {
         match unsafe { sys::llama_decode(self.raw.as_ptr(), batch) } {
             0 => self.gather(slices, rows),
             1 => Err(StepError::NoRoom),
-            code => Err(StepError::Failed { code, why: take_errors() }),
+            code => Err(StepError::Failed {
+                code,
+                why: take_errors(),
+            }),
         }
     }
 
@@ -254,8 +266,14 @@ impl Context {
                 self.staged.extend_from_slice(values);
             }
             let count = self.rows_of(slice);
-            assert!(slices.len() == 1 || (count == 1 && ordered), "a step mixes long slices");
-            assert!(row + count <= self.spec.step_rows_max as usize, "a step is too long");
+            assert!(
+                slices.len() == 1 || (count == 1 && ordered),
+                "a step mixes long slices"
+            );
+            assert!(
+                row + count <= self.spec.step_rows_max as usize,
+                "a step is too long"
+            );
             for i in 0..count {
                 let out = match slice.wanted {
                     _ if self.tap.is_some() => true,
@@ -292,7 +310,10 @@ impl Context {
         if let Some(tap) = &self.tap {
             let got = tap.values.len() / self.embedding_length;
             if got != rows {
-                return Err(StepError::Untapped { expected: rows, got });
+                return Err(StepError::Untapped {
+                    expected: rows,
+                    got,
+                });
             }
             let mut rest = tap.values.as_slice();
             let cut = |slice| {

@@ -49,9 +49,20 @@ unsafe extern "C" fn keep_errors(level: sys::ggml_log_level, text: *const c_char
 
 /// Takes what llama.cpp complained of since the last time, in one line.
 fn take_errors() -> String {
-    let kept = LAST_ERRORS.lock().map(|mut kept| std::mem::take(&mut *kept)).unwrap_or_default();
-    let lines: Vec<&str> = kept.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    if lines.is_empty() { "llama.cpp gave no reason".to_owned() } else { lines.join("; ") }
+    let kept = LAST_ERRORS
+        .lock()
+        .map(|mut kept| std::mem::take(&mut *kept))
+        .unwrap_or_default();
+    let lines: Vec<&str> = kept
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    if lines.is_empty() {
+        "llama.cpp gave no reason".to_owned()
+    } else {
+        lines.join("; ")
+    }
 }
 
 /// The CPU features that this build of llama.cpp uses, as it reports them.

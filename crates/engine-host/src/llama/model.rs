@@ -45,7 +45,10 @@ impl Model {
     pub fn load(files: &[String]) -> Result<Self, LoadError> {
         start();
         let name = files.first().cloned().unwrap_or_default();
-        let fault = |why: String| LoadError { file: name.clone(), why };
+        let fault = |why: String| LoadError {
+            file: name.clone(),
+            why,
+        };
         let paths: Vec<CString> = files
             .iter()
             .map(|file| CString::new(file.as_str()))
@@ -63,7 +66,9 @@ impl Model {
                 many => sys::llama_model_load_from_splits(many.as_mut_ptr(), many.len(), params),
             }
         };
-        NonNull::new(raw).map(|raw| Self { raw }).ok_or_else(|| fault(take_errors()))
+        NonNull::new(raw)
+            .map(|raw| Self { raw })
+            .ok_or_else(|| fault(take_errors()))
     }
 
     pub(super) fn raw(&self) -> *mut sys::llama_model {
@@ -239,7 +244,9 @@ impl Model {
     /// The text of a C string that llama.cpp made.
     pub(super) fn type_name(kind: sys::ggml_type) -> String {
         // SAFETY: returns a terminated string in static storage for every type.
-        unsafe { CStr::from_ptr(sys::ggml_type_name(kind)) }.to_string_lossy().into_owned()
+        unsafe { CStr::from_ptr(sys::ggml_type_name(kind)) }
+            .to_string_lossy()
+            .into_owned()
     }
 }
 

@@ -31,7 +31,10 @@ impl Pool {
             params.poll = 0;
             sys::ggml_threadpool_new(&mut params)
         };
-        Self { raw: NonNull::new(raw).expect("the system starts worker threads"), threads_max }
+        Self {
+            raw: NonNull::new(raw).expect("the system starts worker threads"),
+            threads_max,
+        }
     }
 
     /// How many threads the pool has.

@@ -29,7 +29,11 @@ impl Subject {
         let parts = load(Role::Whole, model, Numerics::Exact, threads);
         let width = parts.row_length(Role::Whole).unwrap();
         let tokens = tokens(POSITIONS as usize, width as u32);
-        Self { parts, width, tokens }
+        Self {
+            parts,
+            width,
+            tokens,
+        }
     }
 
     /// Rows `from..to` in chunks; their bits.
@@ -55,13 +59,19 @@ impl Subject {
             let theirs: Vec<(u8, u32, [i32; 1])> = (2..2 + neighbours)
                 .map(|n| {
                     let at = self.parts.length(session(n), Role::Whole);
-                    (n, at, [self.tokens[(at as usize * 3 + usize::from(n)) % self.tokens.len()]])
+                    (
+                        n,
+                        at,
+                        [self.tokens[(at as usize * 3 + usize::from(n)) % self.tokens.len()]],
+                    )
                 })
                 .collect();
             let mut slices = vec![slice(1, position as u32, &mine)];
             slices.extend(theirs.iter().map(|(n, at, token)| slice(*n, *at, token)));
             for slice in &slices {
-                self.parts.admit(slice.session, Role::Whole, slice.position, 1).unwrap();
+                self.parts
+                    .admit(slice.session, Role::Whole, slice.position, 1)
+                    .unwrap();
             }
             out.push(bits(&self.parts.step(Role::Whole, &slices).unwrap()[0]));
         }
@@ -74,7 +84,12 @@ impl Subject {
 }
 
 fn slice<'a>(n: u8, position: u32, tokens: &'a [i32]) -> SessionSlice<'a> {
-    SessionSlice { session: session(n), position, input: Input::Tokens(tokens), wanted: Wanted::All }
+    SessionSlice {
+        session: session(n),
+        position,
+        input: Input::Tokens(tokens),
+        wanted: Wanted::All,
+    }
 }
 
 fn same(name: &str, reference: &[Hash], got: &[Hash]) {
@@ -88,7 +103,11 @@ fn check(model: &Path) {
     let reference = two.chunks(0, LENGTH, 512);
     for chunk in [256, 100, 64, 33, 7] {
         two.forget();
-        same(&format!("chunks of {chunk}"), &reference, &two.chunks(0, LENGTH, chunk));
+        same(
+            &format!("chunks of {chunk}"),
+            &reference,
+            &two.chunks(0, LENGTH, chunk),
+        );
     }
     let mut one = Subject::load(model, 1);
     same("one thread", &reference, &one.chunks(0, LENGTH, 256));
@@ -101,7 +120,11 @@ fn check(model: &Path) {
                 // An odd chunk on the way: the grid must not matter.
                 let way = subject.chunks(from, start, 197);
                 let name = format!("{threads} threads, {neighbours} neighbours, from {start}");
-                same(&format!("{name}, the way there"), &reference[from..start], &way);
+                same(
+                    &format!("{name}, the way there"),
+                    &reference[from..start],
+                    &way,
+                );
                 let rows = subject.beside(start, start + WINDOW, neighbours);
                 same(&name, &reference[start..start + WINDOW], &rows);
                 from = start + WINDOW;
@@ -119,13 +142,20 @@ fn check_used_cells(model: &Path) {
     }
     subject.beside(300, 330, 3);
     subject.parts.trim(session(1), 111).unwrap();
-    same("after a trim", &reference[111..], &subject.chunks(111, 300, 50));
+    same(
+        "after a trim",
+        &reference[111..],
+        &subject.chunks(111, 300, 50),
+    );
     // The measured session moves to cells that a neighbour had.
     subject.forget();
     subject.parts.close(session(3));
     subject.parts.close(session(2));
     let other = slice(9, 0, &[5]);
-    subject.parts.admit(other.session, Role::Whole, 0, 1).unwrap();
+    subject
+        .parts
+        .admit(other.session, Role::Whole, 0, 1)
+        .unwrap();
     subject.parts.step(Role::Whole, &[other]).unwrap();
     same("in used cells", &reference, &subject.chunks(0, 300, 64));
 }

@@ -2,6 +2,8 @@
 //!
 //! These tests load models in this process, as an engine-host does; `./test` fetches the starter model before.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 mod contract;
 mod stages;
 mod support;

@@ -21,7 +21,11 @@ fn whole_bits(model: &Path) -> Vec<proto::ids::Hash> {
     for count in STEPS {
         let input = Input::Tokens(&tokens[position..position + count]);
         let (who, at, rows) = (session(1), position as u32, count as u32);
-        out.extend(run(&mut parts, Role::Whole, who, at, input, rows).chunks(width).map(bits));
+        out.extend(
+            run(&mut parts, Role::Whole, who, at, input, rows)
+                .chunks(width)
+                .map(bits),
+        );
         position += count;
     }
     out
@@ -59,9 +63,18 @@ fn check(model: &Path, cuts: &[u32]) {
     let staged = staged_bits(&cut(model, cuts), vocabulary);
     assert_eq!(whole.len(), staged.len());
     let differing = whole.iter().zip(&staged).filter(|(a, b)| a != b).count();
-    assert_eq!(differing, 0, "{}: rows that differ with cuts {cuts:?}", model.display());
+    assert_eq!(
+        differing,
+        0,
+        "{}: rows that differ with cuts {cuts:?}",
+        model.display()
+    );
     let distinct: std::collections::HashSet<_> = whole.iter().collect();
-    assert_eq!(distinct.len(), whole.len(), "rows that are all alike prove nothing");
+    assert_eq!(
+        distinct.len(),
+        whole.len(),
+        "rows that are all alike prove nothing"
+    );
 }
 
 fn check_family(family: Family) {

@@ -21,7 +21,10 @@ pub(crate) fn session(n: u8) -> SessionId {
 
 /// Loads one part from one file.
 pub(crate) fn load(role: Role, path: &Path, numerics: Numerics, threads: u32) -> Parts {
-    let part = Part { role, files: vec![path.display().to_string()] };
+    let part = Part {
+        role,
+        files: vec![path.display().to_string()],
+    };
     let spec = LoadSpec {
         parts: vec![part],
         numerics,
@@ -45,7 +48,12 @@ pub(crate) fn run(
     rows: u32,
 ) -> Vec<f32> {
     parts.admit(who, role, position, rows).unwrap();
-    let slice = SessionSlice { session: who, position, input, wanted: Wanted::All };
+    let slice = SessionSlice {
+        session: who,
+        position,
+        input,
+        wanted: Wanted::All,
+    };
     parts.step(role, &[slice]).unwrap().remove(0)
 }
 
@@ -70,12 +78,18 @@ pub(crate) fn cut(model: &Path, cuts: &[u32]) -> Staged {
             i if i == last => Role::Tail,
             _ => Role::Middle,
         };
-        let layers = LayerRange { first: range[0], end: range[1] };
+        let layers = LayerRange {
+            first: range[0],
+            end: range[1],
+        };
         let recipe = plan(&header, role, layers).unwrap();
         let mut file = recipe.header.clone();
         for piece in &recipe.pieces {
             match piece {
-                Piece::Copy { offset, bytes: count } => {
+                Piece::Copy {
+                    offset,
+                    bytes: count,
+                } => {
                     let start = *offset as usize;
                     file.extend_from_slice(&bytes[start..start + *count as usize]);
                 }
@@ -93,7 +107,9 @@ pub(crate) fn cut(model: &Path, cuts: &[u32]) -> Staged {
 
 /// Tokens that look like text to nobody, but are all in the vocabulary.
 pub(crate) fn tokens(count: usize, vocabulary: u32) -> Vec<i32> {
-    (0..count).map(|i| ((i * 733 + i * i * 7 + 11) % vocabulary as usize) as i32).collect()
+    (0..count)
+        .map(|i| ((i * 733 + i * i * 7 + 11) % vocabulary as usize) as i32)
+        .collect()
 }
 
 /// A row's bits, short enough to keep thousands.

@@ -41,11 +41,19 @@ pub(super) async fn ask(data_dir: &Path, args: AskArgs) -> anyhow::Result<()> {
     let base = format!("http://{}", reachable(control.api));
     let client = client()?;
     let models = client.get(format!("{base}/v1/models")).send().await;
-    let models: Value =
-        models.with_context(|| not_there(data_dir, &control))?.json().await?;
-    let model = models["data"][0]["id"].as_str().context("the node has no model")?;
+    let models: Value = models
+        .with_context(|| not_there(data_dir, &control))?
+        .json()
+        .await?;
+    let model = models["data"][0]["id"]
+        .as_str()
+        .context("the node has no model")?;
     let body = body(model, args)?;
-    let reply = client.post(format!("{base}/v1/chat/completions")).json(&body).send().await;
+    let reply = client
+        .post(format!("{base}/v1/chat/completions"))
+        .json(&body)
+        .send()
+        .await;
     let reply = reply.with_context(|| not_there(data_dir, &control))?;
     if !reply.status().is_success() {
         let text = reply.text().await?;
@@ -60,7 +68,9 @@ fn body(model: &str, args: AskArgs) -> anyhow::Result<Value> {
     if question == "-" {
         question = String::new();
         let stdin = std::io::stdin().lock();
-        stdin.take(QUESTION_BYTES_MAX + 1).read_to_string(&mut question)?;
+        stdin
+            .take(QUESTION_BYTES_MAX + 1)
+            .read_to_string(&mut question)?;
         if question.len() as u64 > QUESTION_BYTES_MAX {
             bail!("the question is longer than {QUESTION_BYTES_MAX} bytes");
         }
@@ -96,7 +106,9 @@ async fn print_stream(reply: reqwest::Response) -> anyhow::Result<()> {
         while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = buffer.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line);
-            let Some(data) = line.trim_end().strip_prefix("data: ") else { continue };
+            let Some(data) = line.trim_end().strip_prefix("data: ") else {
+                continue;
+            };
             if data == "[DONE]" {
                 writeln!(out)?;
                 return Ok(());

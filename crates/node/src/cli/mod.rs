@@ -36,7 +36,13 @@ struct Cli {
     #[arg(long, env = "MYZEL_CATALOGUE", value_name = "FILE", global = true)]
     catalogue: Option<PathBuf>,
     /// What is logged to standard error: error, warn, info, debug or trace
-    #[arg(long, env = "MYZEL_LOG", value_name = "LEVEL", default_value = "warn", global = true)]
+    #[arg(
+        long,
+        env = "MYZEL_LOG",
+        value_name = "LEVEL",
+        default_value = "warn",
+        global = true
+    )]
     log: String,
     #[command(subcommand)]
     command: Command,
@@ -108,17 +114,27 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
     let filter = tracing_subscriber::EnvFilter::try_new(&cli.log)
         .with_context(|| format!("--log {:?} is not a level", cli.log))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     let data_dir = match cli.data_dir {
         Some(dir) => dir,
         None => crate::config::user_data_dir()?,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let done = runtime.block_on(async {
         match cli.command {
             Command::Up(args) => {
                 let settings = args.settings.with_file(args.config.as_deref(), &data_dir)?;
-                let up = Up { data_dir, catalogue: cli.catalogue, join: args.join, settings };
+                let up = Up {
+                    data_dir,
+                    catalogue: cli.catalogue,
+                    join: args.join,
+                    settings,
+                };
                 // The future of a whole node is large; it lives on the heap.
                 Box::pin(daemon::run(up, stop_on_signals()?)).await
             }
@@ -139,8 +155,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 /// A token that fires at the first SIGINT or SIGTERM.
 fn stop_on_signals() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
     let fired = stop.clone();
     let wait = async move {
         tokio::select! {

@@ -68,7 +68,9 @@ pub(super) async fn run(
     match command {
         ModelCommand::Pull { model, name, json } => {
             let bar = Bar::new();
-            let pulled = models.pull(&model.parse()?, name.as_deref(), bar.clone()).await;
+            let pulled = models
+                .pull(&model.parse()?, name.as_deref(), bar.clone())
+                .await;
             bar.finish();
             let pulled = pulled?;
             let model = &pulled.model;
@@ -76,7 +78,11 @@ pub(super) async fn run(
                 "name": model.name, "path": model.path, "bytes": model.bytes,
                 "blake3": model.blake3, "fresh": pulled.fresh,
             });
-            let how = if pulled.fresh { "fetched" } else { "is here already" };
+            let how = if pulled.fresh {
+                "fetched"
+            } else {
+                "is here already"
+            };
             let text = format!("{} {how}: {}", model.name, model.path.display());
             Ok(print_line(&if json { line.to_string() } else { text })?)
         }
@@ -87,7 +93,9 @@ pub(super) async fn run(
             let verified = models.verify(&model.parse()?, bar.clone()).await;
             bar.finish();
             verified?;
-            Ok(print_line(&format!("{model}: size, SHA-256 and BLAKE3 are as recorded"))?)
+            Ok(print_line(&format!(
+                "{model}: size, SHA-256 and BLAKE3 are as recorded"
+            ))?)
         }
         ModelCommand::Rm { model } => {
             let removed = models.rm(&model.parse()?)?;
@@ -112,7 +120,12 @@ fn list(models: &Models, json: bool) -> anyhow::Result<()> {
         .catalogue()
         .model
         .iter()
-        .filter(|entry| !listing.models.iter().any(|m| m.record.blake3 == entry.blake3))
+        .filter(|entry| {
+            !listing
+                .models
+                .iter()
+                .any(|m| m.record.blake3 == entry.blake3)
+        })
         .collect();
     if json {
         let broken: Vec<String> = listing.broken.iter().map(ToString::to_string).collect();
@@ -121,11 +134,17 @@ fn list(models: &Models, json: bool) -> anyhow::Result<()> {
     }
     for stored in &listing.models {
         let (record, whose) = (&stored.record, if stored.shared { " (shared)" } else { "" });
-        print_line(&format!("{:<32} {:>6} MB  here{whose}", record.name, record.bytes / 1_000_000))?;
+        print_line(&format!(
+            "{:<32} {:>6} MB  here{whose}",
+            record.name,
+            record.bytes / 1_000_000
+        ))?;
     }
     for entry in fetchable {
         let (name, mb) = (&entry.name, entry.bytes / 1_000_000);
-        print_line(&format!("{name:<32} {mb:>6} MB  fetch with: myzel model pull {name}"))?;
+        print_line(&format!(
+            "{name:<32} {mb:>6} MB  fetch with: myzel model pull {name}"
+        ))?;
     }
     for broken in &listing.broken {
         print_line(&format!("broken: {broken}"))?;
@@ -139,7 +158,9 @@ fn show(models: &Models, wanted: &Reference, json: bool) -> anyhow::Result<()> {
         return Ok(print_line(&shown.to_string())?);
     }
     for (key, value) in shown.as_object().into_iter().flatten() {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
         print_line(&format!("{key:<8} {text}"))?;
     }
     Ok(())

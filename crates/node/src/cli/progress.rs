@@ -28,8 +28,11 @@ impl Bar {
     #[must_use]
     pub fn new() -> Arc<Self> {
         let terminal = std::io::stderr().is_terminal();
-        let target =
-            if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if terminal {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(Some(0), target);
         let style = "{msg} [{wide_bar}] {bytes}/{total_bytes} {eta}";
         bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));

@@ -2,10 +2,9 @@
 
 use super::print_line;
 use crate::control::{Control, TicketReply};
-use crate::status::{Answers, Status};
+use crate::status::{Answers, HostingStatus, NodeStatus, RingStatus, StageStatus, Status};
 use anyhow::{Context, bail};
 use clap::Args;
-use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -47,14 +46,21 @@ pub(super) async fn ticket(data_dir: &Path, args: &TicketArgs) -> anyhow::Result
     let path = format!("/myzel/ticket?{}", query.join("&"));
     let text = ask_node(data_dir, reqwest::Method::POST, &path).await?;
     let reply: TicketReply = serde_json::from_str(&text)?;
-    Ok(print_line(if args.json { text.trim() } else { &reply.ticket })?)
+    Ok(print_line(if args.json {
+        text.trim()
+    } else {
+        &reply.ticket
+    })?)
 }
 
 pub(super) async fn status(data_dir: &Path, args: &StatusArgs) -> anyhow::Result<()> {
     let text = ask_node(data_dir, reqwest::Method::GET, "/myzel/status").await?;
     let status: Status = serde_json::from_str(&text)?;
-    let shown =
-        if args.json { serde_json::to_string_pretty(&status)? } else { for_people(&status) };
+    let shown = if args.json {
+        serde_json::to_string_pretty(&status)?
+    } else {
+        for_people(&status)
+    };
     Ok(print_line(shown.trim_end())?)
 }
 
@@ -63,7 +69,11 @@ async fn ask_node(data_dir: &Path, method: reqwest::Method, path: &str) -> anyho
     let control = Control::read(data_dir)?;
     let url = format!("http://{}{path}", reachable(control.api));
     let client = client()?;
-    let sent = client.request(method, url).bearer_auth(&control.token).timeout(ANSWER_MAX).send();
+    let sent = client
+        .request(method, url)
+        .bearer_auth(&control.token)
+        .timeout(ANSWER_MAX)
+        .send();
     let reply = sent.await.with_context(|| not_there(data_dir, &control))?;
     let ok = reply.status().is_success();
     let text = reply.text().await?;
@@ -103,70 +113,101 @@ pub(super) fn not_there(data_dir: &Path, control: &Control) -> String {
 
 /// The status as a page of text.
 fn for_people(status: &Status) -> String {
-    let mut out = String::new();
-    let model = &status.model;
-    let where_to = match status.answers {
-        Answers::Home => "whole on this node".to_owned(),
-        Answers::Ring => "over the ring".to_owned(),
-        Answers::Nowhere => "nowhere at the moment".to_owned(),
+    let mut lines = node_lines(status);
+    lines.extend(status.ring.iter().flat_map(ring_lines));
+    lines.extend(status.hosting.iter().map(|hosted| {
+        let HostingStatus {
+            layers,
+            model,
+            stage,
+            coordinator,
+            ..
+        } = hosted;
+        format!(
+            "hosting   layers {layers} of {model} as stage {stage} for {}",
+            coordinator.short()
+        )
+    }));
+    lines.extend(status.nodes.iter().map(member_line));
+    lines.join("\n")
+}
+
+fn node_lines(status: &Status) -> Vec<String> {
+    let (model, rates) = (&status.model, &status.rates);
+    let place = match status.answers {
+        Answers::Home => "whole on this node",
+        Answers::Ring => "over the ring",
+        Answers::Nowhere => "nowhere at the moment",
     };
-    let context = model.context.map_or("?".to_owned(), |context| context.to_string());
-    let mut line = |text: String| {
-        // Writing into a string cannot fail.
-        let _ = writeln!(out, "{text}");
-    };
-    line(format!("node      {} \"{}\"", status.node.short(), status.name));
-    line(format!("commons   {}", status.commons.short()));
-    line(format!("endpoint  {}", status.api));
-    line(format!(
-        "model     {} ({}, {} layers, context {context}), answered {where_to}",
-        model.name, model.numerics, model.layers
-    ));
-    line(format!("requests  {} of {} places taken", model.sessions, model.sessions_max));
-    line(format!(
-        "rates     {:.1} tokens/s, first token {} ms (newest answer); {} requests, {} failed, {} tokens; {} threads, engine {} MB",
-        status.rates.decode_tokens_per_s,
-        status.rates.first_token_ms,
-        status.rates.requests,
-        status.rates.failed,
-        status.rates.tokens,
-        status.rates.threads,
-        status.rates.engine_bytes / 1_000_000,
-    ));
-    if let Some(ring) = &status.ring {
-        line(format!("ring      {} ({} remote stages asked for)", ring.state, ring.split));
-        if let Some(why) = &ring.why {
-            line(format!("          {why}"));
-        }
-        if let (Some(head), Some(tail)) = (ring.head, ring.tail) {
-            line(format!("          head, layers {head}, and tail, layers {tail}, on this node"));
-        }
-        for stage in &ring.stages {
-            let class = if stage.same_class { "" } else { ", another CPU class: bits may differ" };
-            line(format!(
-                "          stage {}, layers {}, on {} \"{}\" (loaded in {} ms{class})",
-                stage.stage,
-                stage.layers,
-                stage.node.short(),
-                stage.name,
-                stage.load_ms
-            ));
-        }
-    }
-    for hosted in &status.hosting {
-        line(format!(
-            "hosting   layers {} of {} as stage {} for {}",
-            hosted.layers,
-            hosted.model,
-            hosted.stage,
-            hosted.coordinator.short()
+    let context = model
+        .context
+        .map_or("?".to_owned(), |context| context.to_string());
+    vec![
+        format!("node      {} \"{}\"", status.node.short(), status.name),
+        format!("commons   {}", status.commons.short()),
+        format!("endpoint  {}", status.api),
+        format!(
+            "model     {} ({}, {} layers, context {context}), answered {place}",
+            model.name, model.numerics, model.layers
+        ),
+        format!(
+            "requests  {} of {} places taken",
+            model.sessions, model.sessions_max
+        ),
+        format!(
+            "rates     {:.1} tokens/s, first token {} ms (newest answer); {} requests, {} failed, {} tokens",
+            rates.decode_tokens_per_s,
+            rates.first_token_ms,
+            rates.requests,
+            rates.failed,
+            rates.tokens,
+        ),
+        format!(
+            "engine    {} threads, {} MB",
+            rates.threads,
+            rates.engine_bytes / 1_000_000
+        ),
+    ]
+}
+
+fn ring_lines(ring: &RingStatus) -> Vec<String> {
+    let mut lines = vec![format!(
+        "ring      {} ({} remote stages asked for)",
+        ring.state, ring.split
+    )];
+    lines.extend(ring.why.iter().map(|why| format!("          {why}")));
+    if let (Some(head), Some(tail)) = (ring.head, ring.tail) {
+        lines.push(format!(
+            "          head, layers {head}, and tail, layers {tail}, on this node"
         ));
     }
-    for node in &status.nodes {
-        let rtt = node.rtt_ms.map_or(String::new(), |ms| format!(", {ms:.1} ms"));
-        let why = node.why.as_ref().map_or(String::new(), |why| format!(": {why}"));
-        let (id, name) = (node.node.short(), &node.name);
-        line(format!("member    {id} \"{name}\" {} for {} s{rtt}{why}", node.state, node.since_s));
-    }
-    out
+    lines.extend(ring.stages.iter().map(|stage| {
+        let StageStatus { stage, node, name, layers, load_ms, same_class } = stage;
+        let class = if *same_class { "" } else { ", another CPU class: bits may differ" };
+        let node = node.short();
+        format!(
+            "          stage {stage}, layers {layers}, on {node} \"{name}\" (loaded in {load_ms} ms{class})"
+        )
+    }));
+    lines
+}
+
+fn member_line(node: &NodeStatus) -> String {
+    let rtt = node
+        .rtt_ms
+        .map_or(String::new(), |ms| format!(", {ms:.1} ms"));
+    let why = node
+        .why
+        .as_ref()
+        .map_or(String::new(), |why| format!(": {why}"));
+    let NodeStatus {
+        name,
+        state,
+        since_s,
+        ..
+    } = node;
+    format!(
+        "member    {} \"{name}\" {state} for {since_s} s{rtt}{why}",
+        node.node.short()
+    )
 }

@@ -7,9 +7,7 @@ pub(crate) use run::Reply;
 use crate::home::Home;
 use crate::ring::{Coordinator, Ring, State};
 use crate::status::{Answers, Rates};
-use api::{
-    Backend, Fault, GenerateRequest, Generation, Health, HealthState, ModelCard,
-};
+use api::{Backend, Fault, GenerateRequest, Generation, Health, HealthState, ModelCard};
 use engine::{EngineError, Host};
 use proto::host::{ChatMessage, Loaded, Tokenize};
 use proto::ids::Hash;
@@ -132,11 +130,18 @@ impl Requests {
             role: message.role.as_str().to_owned(),
             content: message.content.clone(),
         });
-        let text = host.render(messages.collect()).await.map_err(|error| match error {
-            EngineError::Failed(failed) => Fault::bad_request("chat_template", failed.detail),
-            error => down(&error),
-        })?;
-        let tokenize = Tokenize { text, add_special: false, parse_special: true };
+        let text = host
+            .render(messages.collect())
+            .await
+            .map_err(|error| match error {
+                EngineError::Failed(failed) => Fault::bad_request("chat_template", failed.detail),
+                error => down(&error),
+            })?;
+        let tokenize = Tokenize {
+            text,
+            add_special: false,
+            parse_special: true,
+        };
         host.tokenize(tokenize).await.map_err(|error| down(&error))
     }
 
@@ -156,9 +161,19 @@ impl Requests {
 
 /// What fixes the bits of an answer, in few characters: the model's root, and a hash of engine, CPU class and attention.
 fn fingerprint(model: &Model, loaded: &Loaded) -> String {
-    let Loaded { build, cpu_class, kv_type, flash_attention, .. } = loaded;
+    let Loaded {
+        build,
+        cpu_class,
+        kv_type,
+        flash_attention,
+        ..
+    } = loaded;
     let engine = format!("{build}/{cpu_class}/{kv_type}/{flash_attention}");
-    format!("{}-{}", model.blake3.short(), Hash::of(engine.as_bytes()).short())
+    format!(
+        "{}-{}",
+        model.blake3.short(),
+        Hash::of(engine.as_bytes()).short()
+    )
 }
 
 fn host_of(path: &Path) -> Result<Arc<Host>, EngineError> {
@@ -175,9 +190,9 @@ fn ring_host(ring: &Ring) -> Result<Arc<Host>, EngineError> {
 /// The engine here is not there, or was lost in the middle of an answer.
 pub(crate) fn down(error: &EngineError) -> Fault {
     match error {
-        EngineError::Down(why) => {
-            Fault::not_ready(format!("the engine is not running: {why}; it is started again"))
-        }
+        EngineError::Down(why) => Fault::not_ready(format!(
+            "the engine is not running: {why}; it is started again"
+        )),
         EngineError::Died(why) => Fault::internal(format!(
             "the engine process ended in the middle of this request: {why}; it is started again, ask again"
         )),
@@ -196,10 +211,14 @@ impl Backend for Requests {
 
     fn health(&self) -> Health {
         match self.host() {
-            Ok(_) => Health { state: HealthState::Ok, reasons: Vec::new() },
-            Err(fault) => {
-                Health { state: HealthState::Degraded, reasons: vec![fault.message] }
-            }
+            Ok(_) => Health {
+                state: HealthState::Ok,
+                reasons: Vec::new(),
+            },
+            Err(fault) => Health {
+                state: HealthState::Degraded,
+                reasons: vec![fault.message],
+            },
         }
     }
 
@@ -223,10 +242,18 @@ impl Backend for Requests {
             host,
             prompt,
             sampling: self.sampling(&request),
-            tokens_max: request.max_tokens.unwrap_or(u32::MAX).min(context - prompt_tokens),
+            tokens_max: request
+                .max_tokens
+                .unwrap_or(u32::MAX)
+                .min(context - prompt_tokens),
         };
         let reply = Reply::new(events, self.rates.clone());
         self.tasks.spawn(job.run(self.places.clone(), reply));
-        Ok(Generation { prompt_tokens, model: self.model.name.clone(), fingerprint: Some(bits), events: receiver })
+        Ok(Generation {
+            prompt_tokens,
+            model: self.model.name.clone(),
+            fingerprint: Some(bits),
+            events: receiver,
+        })
     }
 }

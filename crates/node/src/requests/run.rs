@@ -12,9 +12,7 @@ use proto::ring::RETAINED_BYTES_MAX;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-use swarm::session::{
-    FinishReason, PlanError, RemoteStage, Session, SessionFault, SessionPlan,
-};
+use swarm::session::{FinishReason, PlanError, RemoteStage, Session, SessionFault, SessionPlan};
 use tokio::sync::{Semaphore, mpsc};
 
 /// Where an answer is computed.
@@ -50,7 +48,14 @@ impl Reply {
     pub(super) fn new(events: mpsc::Sender<GenerateEvent>, rates: Arc<Mutex<Rates>>) -> Self {
         let (first_us, newest_us) = Default::default();
         let begun = Instant::now();
-        Self { events, rates, begun, first_us, newest_us, tokens: AtomicU64::new(0) }
+        Self {
+            events,
+            rates,
+            begun,
+            first_us,
+            newest_us,
+            tokens: AtomicU64::new(0),
+        }
     }
 
     /// Passes a token on; waits for a slow client.
@@ -61,7 +66,13 @@ impl Reply {
         }
         self.newest_us.store(us, Ordering::Relaxed);
         // A client that is gone is noticed by `closed`.
-        let _ = self.events.send(GenerateEvent::Token { id: drawn.token, piece: drawn.piece }).await;
+        let _ = self
+            .events
+            .send(GenerateEvent::Token {
+                id: drawn.token,
+                piece: drawn.piece,
+            })
+            .await;
     }
 
     /// Waits until nobody listens any more.
@@ -72,10 +83,12 @@ impl Reply {
     async fn end(self, end: Result<FinishReason, Fault>, prompt_tokens: u64) {
         self.count(end.is_err(), prompt_tokens);
         let event = match end {
-            Ok(FinishReason::End) => GenerateEvent::Finished { reason: Finish::Stop },
-            Ok(FinishReason::Length | FinishReason::Context) => {
-                GenerateEvent::Finished { reason: Finish::Length }
-            }
+            Ok(FinishReason::End) => GenerateEvent::Finished {
+                reason: Finish::Stop,
+            },
+            Ok(FinishReason::Length | FinishReason::Context) => GenerateEvent::Finished {
+                reason: Finish::Length,
+            },
             Ok(FinishReason::Cancelled) => return,
             Err(fault) => GenerateEvent::Failed(fault),
         };
@@ -156,12 +169,15 @@ impl Job {
             stage_retained_bytes_max: RETAINED_BYTES_MAX,
         };
         let machine = Session::new(plan.clone()).map_err(|error| match error {
-            PlanError::PromptTooLong { prompt, positions_max } => {
-                Fault::context_exceeded(prompt as u32, positions_max)
-            }
+            PlanError::PromptTooLong {
+                prompt,
+                positions_max,
+            } => Fault::context_exceeded(prompt as u32, positions_max),
             error => Fault::internal(error.to_string()),
         })?;
-        session::run(ring.clone(), plan, machine, reply).await.map_err(|fault| explain(&ring, &fault))
+        session::run(ring.clone(), plan, machine, reply)
+            .await
+            .map_err(|fault| explain(&ring, &fault))
     }
 }
 
@@ -170,8 +186,14 @@ fn explain(ring: &Ring, fault: &SessionFault) -> Fault {
     match fault {
         SessionFault::Engine { .. } => Fault::internal(fault.to_string()),
         SessionFault::Peer { stage, .. } => {
-            let name = ring.stages.get(stage.stage as usize - 1).map(|s| s.member.name.as_str());
-            Fault::peer_lost(format!("{fault} (the node is called {:?})", name.unwrap_or_default()))
+            let name = ring
+                .stages
+                .get(stage.stage as usize - 1)
+                .map(|s| s.member.name.as_str());
+            Fault::peer_lost(format!(
+                "{fault} (the node is called {:?})",
+                name.unwrap_or_default()
+            ))
         }
         SessionFault::Late { .. } => Fault::peer_lost(fault.to_string()),
     }

@@ -8,9 +8,7 @@ use proto::host::Loaded;
 use proto::ids::{NodeId, RingId};
 use proto::member::Member;
 use proto::model::{LayerRange, WireType};
-use proto::ring::{
-    CHUNK_ROWS, Contract, HopHello, LinkBody, OpenRing, RefusalCode, RingReady,
-};
+use proto::ring::{CHUNK_ROWS, Contract, HopHello, LinkBody, OpenRing, RefusalCode, RingReady};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,7 +29,10 @@ pub(super) struct FormError {
 }
 
 fn fault(why: impl Into<String>, node: Option<NodeId>) -> FormError {
-    FormError { why: why.into(), node }
+    FormError {
+        why: why.into(),
+        node,
+    }
 }
 
 /// What a stage is to compute, given what the engine here says of itself.
@@ -61,7 +62,11 @@ impl Work {
         id: RingId,
         chosen: Vec<Member>,
     ) -> Result<Arc<Ring>, FormError> {
-        let host = self.engine.ready().await.map_err(|error| fault(engine_down(&error), None))?;
+        let host = self
+            .engine
+            .ready()
+            .await
+            .map_err(|error| fault(engine_down(&error), None))?;
         let deadline = Instant::now() + LOAD_MAX;
         let opened = self.open(id, &chosen, host.loaded());
         let formed = match opened {
@@ -125,7 +130,11 @@ impl Work {
                     ready.insert(node, it);
                 }
                 News::Refused(node, it) if it.ring == id => {
-                    let who = chosen.iter().find(|m| m.id == node).map(named).unwrap_or_default();
+                    let who = chosen
+                        .iter()
+                        .find(|m| m.id == node)
+                        .map(named)
+                        .unwrap_or_default();
                     return Err(fault(format!("{who} says: {}", it.detail), Some(node)));
                 }
                 News::Lost(node, reason) => {
@@ -149,7 +158,11 @@ impl Work {
             }
         }
         let membership = self.plan.membership.clone();
-        let hello = HopHello { ring: id, from_stage: 0, membership };
+        let hello = HopHello {
+            ring: id,
+            from_stage: 0,
+            membership,
+        };
         let sender = self.plan.net.dial_hop(&chosen[0], &hello).await;
         let sender = sender.map_err(|error| fault(error.to_string(), Some(chosen[0].id)))?;
         let receiver = back.ok_or_else(|| fault("the last stage hung up", None))?;
@@ -168,7 +181,12 @@ impl Work {
         let host = |(i, member): (usize, Member)| {
             let ready = ready.remove(&member.id)?;
             let same_class = ready.contract.cpu_class == loaded.cpu_class;
-            Some(StageHost { stage: i as u32 + 1, same_class, member, ready })
+            Some(StageHost {
+                stage: i as u32 + 1,
+                same_class,
+                member,
+                ready,
+            })
         };
         let stages = chosen.into_iter().enumerate().filter_map(host).collect();
         let (hop, frames) = mpsc::channel(FRAMES_QUEUED_MAX);
@@ -194,7 +212,14 @@ fn named(member: &Member) -> String {
 }
 
 fn late(chosen: &[Member], ready: &HashMap<NodeId, RingReady>) -> String {
-    let missing: Vec<String> =
-        chosen.iter().filter(|m| !ready.contains_key(&m.id)).map(named).collect();
-    format!("{} did not load within {} s", missing.join(", "), LOAD_MAX.as_secs())
+    let missing: Vec<String> = chosen
+        .iter()
+        .filter(|m| !ready.contains_key(&m.id))
+        .map(named)
+        .collect();
+    format!(
+        "{} did not load within {} s",
+        missing.join(", "),
+        LOAD_MAX.as_secs()
+    )
 }

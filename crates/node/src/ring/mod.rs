@@ -129,8 +129,21 @@ impl Coordinator {
         let engine = Arc::new(Supervisor::start(launch, plan.engine.load(parts)));
         let (members, refused) = (BTreeMap::new(), HashMap::new());
         let tasks = TaskTracker::new();
-        let work = Work { plan, engine, publish, inbox, members, refused, tasks };
-        Self { state, news, split, task: tokio::spawn(work.run()) }
+        let work = Work {
+            plan,
+            engine,
+            publish,
+            inbox,
+            members,
+            refused,
+            tasks,
+        };
+        Self {
+            state,
+            news,
+            split,
+            task: tokio::spawn(work.run()),
+        }
     }
 
     /// Tells the task what happened.
@@ -176,7 +189,9 @@ impl Coordinator {
             ring: ring.as_ref().map(|ring| ring.id),
             head: Some(self.split.head),
             tail: Some(self.split.tail),
-            stages: ring.map(|ring| ring.stages.iter().map(StageHost::status).collect()).unwrap_or_default(),
+            stages: ring
+                .map(|ring| ring.stages.iter().map(StageHost::status).collect())
+                .unwrap_or_default(),
         }
     }
 }
@@ -261,17 +276,26 @@ impl Ring {
 
     /// The stage that a node hosts, from 1.
     fn stage_of(&self, node: NodeId) -> Option<u32> {
-        self.stages.iter().find(|stage| stage.member.id == node).map(|stage| stage.stage)
+        self.stages
+            .iter()
+            .find(|stage| stage.member.id == node)
+            .map(|stage| stage.stage)
     }
 
     /// Why the ring is broken, with the next step.
     #[must_use]
     pub fn why(&self) -> Option<String> {
-        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.why
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn end(&self, why: String) {
-        self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.why
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(why);
         self.ended.cancel();
     }
 }
@@ -294,7 +318,9 @@ impl Work {
     async fn run(mut self) {
         let mut why = None;
         loop {
-            let Some(chosen) = self.gather(why.take()).await else { return };
+            let Some(chosen) = self.gather(why.take()).await else {
+                return;
+            };
             let id = RingId(rand::random());
             self.publish.send_replace(State::Forming(id));
             match self.form(id, chosen).await {
@@ -316,7 +342,10 @@ impl Work {
                 warn!(%why, "there is no ring");
             }
             let have = self.members.len();
-            self.publish.send_replace(State::Waiting { have, why: why.clone() });
+            self.publish.send_replace(State::Waiting {
+                have,
+                why: why.clone(),
+            });
             tokio::time::sleep(AGAIN).await;
         }
     }
@@ -332,11 +361,17 @@ impl Work {
             // Those that refused a moment ago come last: others may do better.
             let mut candidates: Vec<&Member> = self.members.values().collect();
             candidates.sort_by_key(|member| self.refused.contains_key(&member.id));
-            let fresh = candidates.iter().filter(|m| !self.refused.contains_key(&m.id)).count();
+            let fresh = candidates
+                .iter()
+                .filter(|m| !self.refused.contains_key(&m.id))
+                .count();
             if candidates.len() >= need && (fresh >= need || self.refused.is_empty()) {
                 return Some(candidates.into_iter().take(need).cloned().collect());
             }
-            let state = State::Waiting { have: self.members.len(), why: why.clone() };
+            let state = State::Waiting {
+                have: self.members.len(),
+                why: why.clone(),
+            };
             self.publish.send_replace(state);
             // Silence is news, too: a refusal is forgotten after a while.
             match tokio::time::timeout(REFUSED_FOR, self.inbox.recv()).await {
@@ -412,7 +447,10 @@ impl Work {
     fn break_up(&self, ring: &Ring) {
         for stage in &ring.stages {
             // Whoever is lost learns it by itself.
-            let _ = self.plan.links.send(stage.member.id, LinkBody::CloseRing(ring.id));
+            let _ = self
+                .plan
+                .links
+                .send(stage.member.id, LinkBody::CloseRing(ring.id));
         }
         let stage = ring.stages.len() as u32;
         ring.deliver_all(|| Event::LinkLost { stage });

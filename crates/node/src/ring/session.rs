@@ -21,17 +21,37 @@ const TICK: Duration = Duration::from_millis(250);
 pub(crate) type End = Result<FinishReason, SessionFault>;
 
 /// Runs a session to its end; tokens go to `reply`, and it is cancelled when nobody listens there any more.
-pub(crate) async fn run(ring: Arc<Ring>, plan: SessionPlan, session: Session, reply: &Reply) -> End {
+pub(crate) async fn run(
+    ring: Arc<Ring>,
+    plan: SessionPlan,
+    session: Session,
+    reply: &Reply,
+) -> End {
     let id = plan.session;
     let host = match ring.engine.host() {
         Ok(host) => host,
-        Err(error) => return Err(SessionFault::Engine { detail: error.to_string() }),
+        Err(error) => {
+            return Err(SessionFault::Engine {
+                detail: error.to_string(),
+            });
+        }
     };
     let mailbox = ring.enter(id);
-    let _left = Left { ring: ring.clone(), host: host.clone(), session: id };
-    Runner { ring, host, id, session, engine: FuturesUnordered::new(), begun: Instant::now() }
-        .run(mailbox, reply)
-        .await
+    let _left = Left {
+        ring: ring.clone(),
+        host: host.clone(),
+        session: id,
+    };
+    Runner {
+        ring,
+        host,
+        id,
+        session,
+        engine: FuturesUnordered::new(),
+        begun: Instant::now(),
+    }
+    .run(mailbox, reply)
+    .await
 }
 
 /// Whatever ends the task, the mailbox and the caches here are freed.
@@ -59,11 +79,7 @@ struct Runner {
 }
 
 impl Runner {
-    async fn run(
-        mut self,
-        mut mailbox: tokio::sync::mpsc::Receiver<Event>,
-        reply: &Reply,
-    ) -> End {
+    async fn run(mut self, mut mailbox: tokio::sync::mpsc::Receiver<Event>, reply: &Reply) -> End {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next = Event::Start;
@@ -127,7 +143,8 @@ impl Runner {
         let (position, tail) = (run.position, run.tokens.is_empty());
         match self.host.run(run, &payload).await {
             Ok(answers) => {
-                self.engine.push(Box::pin(answered(answers, position, tail)));
+                self.engine
+                    .push(Box::pin(answered(answers, position, tail)));
                 None
             }
             Err(error) => Some(failed(&error)),
@@ -136,18 +153,26 @@ impl Runner {
 }
 
 fn failed(error: &EngineError) -> Event {
-    Event::EngineFailed { detail: error.to_string() }
+    Event::EngineFailed {
+        detail: error.to_string(),
+    }
 }
 
 async fn answered(mut answers: Answers, position: u32, tail: bool) -> Event {
     match answers.next().await.unwrap_or(Err(EngineError::OutOfTurn)) {
         Ok((Answer::Rows(_), rows)) if !tail => Event::HeadDone { position, rows },
-        Ok((Answer::Done, _)) if tail => {
-            Event::TailDone { position, drawn: None, head_rows: None }
-        }
+        Ok((Answer::Done, _)) if tail => Event::TailDone {
+            position,
+            drawn: None,
+            head_rows: None,
+        },
         Ok((Answer::Token(drawn), rows)) if tail => {
             let head_rows = (!rows.is_empty()).then_some(rows);
-            Event::TailDone { position, drawn: Some(drawn), head_rows }
+            Event::TailDone {
+                position,
+                drawn: Some(drawn),
+                head_rows,
+            }
         }
         Ok(_) => failed(&EngineError::OutOfTurn),
         Err(error) => failed(&error),

@@ -19,8 +19,7 @@ use proto::ids::{NodeId, RingId};
 use proto::member::Membership;
 use proto::model::{LAYERS_MAX, LayerRange};
 use proto::ring::{
-    DETAIL_BYTES_MAX, HopHello, LinkBody, OpenRing, RefusalCode, RingReady, RingRefused,
-    STAGES_MAX,
+    DETAIL_BYTES_MAX, HopHello, LinkBody, OpenRing, RefusalCode, RingReady, RingRefused, STAGES_MAX,
 };
 use std::collections::HashMap;
 use std::path::Path;
@@ -90,8 +89,20 @@ impl Stages {
         (models, own): (Models, Model),
         files: StageFiles,
     ) -> Self {
-        let needs = Arc::new(Needs { net, links, membership, engine, models, own, files });
-        Self { needs, hosted: Arc::default(), tasks: TaskTracker::new() }
+        let needs = Arc::new(Needs {
+            net,
+            links,
+            membership,
+            engine,
+            models,
+            own,
+            files,
+        });
+        Self {
+            needs,
+            hosted: Arc::default(),
+            tasks: TaskTracker::new(),
+        }
     }
 
     fn hosted(&self) -> std::sync::MutexGuard<'_, HashMap<RingId, Hosted>> {
@@ -101,7 +112,10 @@ impl Stages {
     /// What is hosted, for status.
     #[must_use]
     pub fn status(&self) -> Vec<HostingStatus> {
-        self.hosted().values().map(|hosted| hosted.status.clone()).collect()
+        self.hosted()
+            .values()
+            .map(|hosted| hosted.status.clone())
+            .collect()
     }
 
     /// A coordinator asks for a stage. Answers it when the stage is loaded, or why it is not.
@@ -121,10 +135,24 @@ impl Stages {
             if hosted.len() >= HOSTED_MAX || hosted.contains_key(&ring) {
                 drop(hosted);
                 let detail = format!("{HOSTED_MAX} rings have a stage here already");
-                return refuse(&self.needs.links, coordinator, ring, RefusalCode::NoRoom, &detail);
+                return refuse(
+                    &self.needs.links,
+                    coordinator,
+                    ring,
+                    RefusalCode::NoRoom,
+                    &detail,
+                );
             }
             let stop = stop.clone();
-            hosted.insert(ring, Hosted { coordinator, status, inputs, stop });
+            hosted.insert(
+                ring,
+                Hosted {
+                    coordinator,
+                    status,
+                    inputs,
+                    stop,
+                },
+            );
         }
         let this = self.clone();
         self.tasks.spawn(async move {
@@ -136,7 +164,13 @@ impl Stages {
             this.hosted().remove(&ring);
             if let Err(refusal) = ended {
                 warn!(ring = %ring.short(), detail = %refusal.detail, "a stage is not hosted");
-                refuse(&this.needs.links, coordinator, ring, refusal.code, &refusal.detail);
+                refuse(
+                    &this.needs.links,
+                    coordinator,
+                    ring,
+                    refusal.code,
+                    &refusal.detail,
+                );
             }
         });
     }
@@ -165,7 +199,11 @@ impl Stages {
 
     /// The link to a member is lost: what it coordinated ends.
     pub fn lost(&self, peer: NodeId) {
-        for stage in self.hosted().values().filter(|stage| stage.coordinator == peer) {
+        for stage in self
+            .hosted()
+            .values()
+            .filter(|stage| stage.coordinator == peer)
+        {
             stage.stop.cancel();
         }
     }
@@ -174,7 +212,10 @@ impl Stages {
     pub async fn hop(&self, hop: IncomingHop) {
         let deadline = Instant::now() + EARLY_HOP_MAX;
         loop {
-            let inputs = self.hosted().get(&hop.hello.ring).map(|hosted| hosted.inputs.clone());
+            let inputs = self
+                .hosted()
+                .get(&hop.hello.ring)
+                .map(|hosted| hosted.inputs.clone());
             match inputs {
                 Some(inputs) => {
                     // A task that has just ended refuses by dropping the hop.
@@ -204,7 +245,14 @@ fn refuse(links: &Links, to: NodeId, ring: RingId, code: RefusalCode, detail: &s
     }
     let detail = detail[..end].to_owned();
     // A coordinator whose link is lost has learnt of the end by that.
-    let _ = links.send(to, LinkBody::RingRefused(RingRefused { ring, code: Some(code), detail }));
+    let _ = links.send(
+        to,
+        LinkBody::RingRefused(RingRefused {
+            ring,
+            code: Some(code),
+            detail,
+        }),
+    );
 }
 
 /// Why a stage is not hosted, or no longer.
@@ -215,7 +263,10 @@ struct Refusal {
 }
 
 fn refusal(code: RefusalCode, detail: impl ToString) -> Refusal {
-    Refusal { code, detail: detail.to_string() }
+    Refusal {
+        code,
+        detail: detail.to_string(),
+    }
 }
 
 impl From<EngineError> for Refusal {
@@ -258,13 +309,19 @@ impl Needs {
         compare(&mine, &open, host.loaded())?;
         let hop = self.call_successor(&open).await?;
         let load_ms = begun.elapsed().as_millis() as u64;
-        let ready = RingReady { ring: open.ring, contract: mine, load_ms };
+        let ready = RingReady {
+            ring: open.ring,
+            contract: mine,
+            load_ms,
+        };
         info!(ring = %open.ring.short(), stage = open.stage, %layers, load_ms, "a stage is hosted");
         self.links
             .send(coordinator, LinkBody::RingReady(ready))
             .map_err(|error| refusal(RefusalCode::EngineFailed, error))?;
         let links = self.links.clone();
-        serve::Serve::new(links, coordinator, &open, supervisor, hop)?.run(inbox).await
+        serve::Serve::new(links, coordinator, &open, supervisor, hop)?
+            .run(inbox)
+            .await
     }
 
     fn find(&self, open: &OpenRing) -> Result<Model, Refusal> {
@@ -295,7 +352,11 @@ impl Needs {
 
     async fn call_successor(&self, open: &OpenRing) -> Result<HopSender, Refusal> {
         let membership = self.membership.clone();
-        let hello = HopHello { ring: open.ring, from_stage: open.stage, membership };
+        let hello = HopHello {
+            ring: open.ring,
+            from_stage: open.stage,
+            membership,
+        };
         let called = self.net.dial_hop(&open.successor, &hello).await;
         called.map_err(|error| refusal(RefusalCode::SuccessorLost, error))
     }
@@ -310,7 +371,11 @@ fn check(open: &OpenRing) -> Result<(), Refusal> {
         && (1..=open.stages).contains(&open.stage)
         && (1..=SESSIONS_MAX).contains(&open.sessions_max)
         && open.positions_max > 0;
-    if sane { Ok(()) } else { Err(refusal(RefusalCode::BadShape, "the request makes no sense")) }
+    if sane {
+        Ok(())
+    } else {
+        Err(refusal(RefusalCode::BadShape, "the request makes no sense"))
+    }
 }
 
 fn compare(mine: &proto::ring::Contract, open: &OpenRing, loaded: &Loaded) -> Result<(), Refusal> {
@@ -319,7 +384,10 @@ fn compare(mine: &proto::ring::Contract, open: &OpenRing, loaded: &Loaded) -> Re
         return Err(refusal(RefusalCode::ContractMismatch, detail));
     }
     if loaded.positions_max < open.positions_max {
-        return Err(refusal(RefusalCode::NoRoom, "the context does not fit here"));
+        return Err(refusal(
+            RefusalCode::NoRoom,
+            "the context does not fit here",
+        ));
     }
     Ok(())
 }

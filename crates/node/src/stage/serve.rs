@@ -52,8 +52,7 @@ impl Serve {
             sessions_max: open.sessions_max,
             retained_bytes_max: RETAINED_BYTES_MAX,
         };
-        let machine =
-            Stage::new(plan).map_err(|error| refusal(RefusalCode::BadShape, error))?;
+        let machine = Stage::new(plan).map_err(|error| refusal(RefusalCode::BadShape, error))?;
         Ok(Self {
             links,
             coordinator,
@@ -149,7 +148,9 @@ impl Serve {
         };
         match called {
             Ok(answers) => {
-                self.calls.push(Box::pin(async move { Some(computed(answers, &compute).await) }));
+                self.calls.push(Box::pin(
+                    async move { Some(computed(answers, &compute).await) },
+                ));
                 None
             }
             Err(error) => Some(failed(&compute, &error)),
