@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 /// BLAKE3 of the starter's file, as the catalogue has it.
-pub const STARTER_BLAKE3: &str =
-    "5f4fa13bfc6dd4a91fd00e22974a9c4e9ed628fd7d7f307398ddf30260d6b2c3";
+pub const STARTER_BLAKE3: &str = "5f4fa13bfc6dd4a91fd00e22974a9c4e9ed628fd7d7f307398ddf30260d6b2c3";
 
 /// The home of test nodes, to be their `XDG_DATA_HOME`: models in it are shared by all of them, read only.
 ///
@@ -15,7 +14,11 @@ pub const STARTER_BLAKE3: &str =
 /// When neither that variable nor `XDG_CACHE_HOME` nor `HOME` is set.
 #[must_use]
 pub fn test_home() -> PathBuf {
-    let of = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let of = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     of("MYZEL_TEST_HOME")
         .or_else(|| of("XDG_CACHE_HOME").map(|cache| cache.join("myzel/test-home")))
         .or_else(|| of("HOME").map(|home| home.join(".cache/myzel/test-home")))
@@ -30,7 +33,9 @@ pub fn test_home() -> PathBuf {
 #[must_use]
 pub fn starter() -> PathBuf {
     let home = test_home();
-    let path = home.join("myzel/models").join(format!("{STARTER_BLAKE3}.gguf"));
+    let path = home
+        .join("myzel/models")
+        .join(format!("{STARTER_BLAKE3}.gguf"));
     assert!(
         path.is_file(),
         "the starter model is not in {0}; ./test fetches it, or: \

@@ -1,5 +1,17 @@
 //! End to end: real `myzel` processes, asked over HTTP and by the command line, alone and as rings, whole and broken.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod bad_models;
+mod bad_requests;
+mod bad_starts;
+mod broken_engines;
+mod broken_peers;
+mod disk_full;
+mod ends;
+mod model_commands;
+mod namespaces;
 mod one_node;
+mod openai_client;
+mod ring;
 mod support;
+mod tickets;

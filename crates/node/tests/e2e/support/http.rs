@@ -30,14 +30,26 @@ impl Refusal {
     fn of(status: u16, body: &Value) -> Self {
         let text = |name: &str| body["error"][name].as_str().unwrap_or_default().to_owned();
         let (code, message) = (text("code"), text("message"));
-        assert!(!code.is_empty() && !message.is_empty(), "not an OpenAI error: {body}");
-        Self { status, code, message, param: body["error"]["param"].clone() }
+        assert!(
+            !code.is_empty() && !message.is_empty(),
+            "not an OpenAI error: {body}"
+        );
+        Self {
+            status,
+            code,
+            message,
+            param: body["error"]["param"].clone(),
+        }
     }
 
     /// Asserts that the message has each of these parts.
     pub(crate) fn says(&self, parts: &[&str]) {
         for part in parts {
-            assert!(self.message.contains(part), "{part:?} is not in: {}", self.message);
+            assert!(
+                self.message.contains(part),
+                "{part:?} is not in: {}",
+                self.message
+            );
         }
     }
 }
@@ -59,19 +71,27 @@ pub(crate) fn question(text: &str) -> Value {
 
 /// A question for the most probable tokens, at most `max_tokens` of them.
 pub(crate) fn greedy(text: &str, max_tokens: u32) -> Value {
-    with(question(text), json!({"temperature": 0, "max_tokens": max_tokens}))
+    with(
+        question(text),
+        json!({"temperature": 0, "max_tokens": max_tokens}),
+    )
 }
 
 /// A question for tokens drawn with `seed`.
 pub(crate) fn seeded(text: &str, seed: u64, max_tokens: u32) -> Value {
-    let sampling = json!({"temperature": 1.0, "top_p": 0.95, "seed": seed, "max_tokens": max_tokens});
+    let sampling =
+        json!({"temperature": 1.0, "top_p": 0.95, "seed": seed, "max_tokens": max_tokens});
     with(question(text), sampling)
 }
 
 /// `body` with more fields.
 pub(crate) fn with(mut body: Value, more: Value) -> Value {
-    let Value::Object(more) = more else { panic!("fields are an object: {more}") };
-    body.as_object_mut().expect("a body is an object").extend(more);
+    let Value::Object(more) = more else {
+        panic!("fields are an object: {more}")
+    };
+    body.as_object_mut()
+        .expect("a body is an object")
+        .extend(more);
     body
 }
 
@@ -88,27 +108,51 @@ impl Client {
     pub(crate) fn new(url: &str, model: &str) -> Self {
         // A second installation changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(120));
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(120));
         let http = http.build().expect("a client can be made");
-        Self { http, url: url.to_owned(), model: model.to_owned() }
+        Self {
+            http,
+            url: url.to_owned(),
+            model: model.to_owned(),
+        }
     }
 
     /// The JSON of a route, with its status.
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
         let base = self.url.trim_end_matches("/v1");
-        let reply = self.http.get(format!("{base}{path}")).send().await.expect("the node answers");
+        let reply = self
+            .http
+            .get(format!("{base}{path}"))
+            .send()
+            .await
+            .expect("the node answers");
         (reply.status().as_u16(), reply.json().await.expect("JSON"))
     }
 
     /// Sends a body as it is.
-    pub(crate) async fn post(&self, body: impl Into<reqwest::Body>) -> Result<Response, reqwest::Error> {
+    pub(crate) async fn post(
+        &self,
+        body: impl Into<reqwest::Body>,
+    ) -> Result<Response, reqwest::Error> {
         let post = self.http.post(format!("{}/chat/completions", self.url));
-        post.header("content-type", "application/json").body(body).send().await
+        post.header("content-type", "application/json")
+            .body(body)
+            .send()
+            .await
     }
 
     async fn chat(&self, body: Value) -> Result<Response, Refusal> {
-        let named = if body["model"].is_null() { with(body, json!({"model": self.model})) } else { body };
-        let reply = self.post(named.to_string()).await.expect("the node answers");
+        let named = if body["model"].is_null() {
+            with(body, json!({"model": self.model}))
+        } else {
+            body
+        };
+        let reply = self
+            .post(named.to_string())
+            .await
+            .expect("the node answers");
         refused(reply).await
     }
 
@@ -127,16 +171,28 @@ impl Client {
     /// Asks for a stream.
     pub(crate) async fn open(&self, body: Value) -> Result<Stream, Refusal> {
         let reply = self.chat(with(body, json!({"stream": true}))).await?;
-        Ok(Stream { bytes: reply.bytes_stream().boxed(), buffer: Vec::new(), ready: VecDeque::new() })
+        Ok(Stream {
+            bytes: reply.bytes_stream().boxed(),
+            buffer: Vec::new(),
+            ready: VecDeque::new(),
+        })
     }
 
     /// Asks for a stream with counts, and reads all of it.
     pub(crate) async fn stream(&self, body: Value) -> Result<Answer, Refusal> {
         let body = with(body, json!({"stream_options": {"include_usage": true}}));
         let mut stream = self.open(body).await?;
-        let mut answer = Answer { text: String::new(), finish: String::new(), usage: Value::Null };
+        let mut answer = Answer {
+            text: String::new(),
+            finish: String::new(),
+            usage: Value::Null,
+        };
         loop {
-            match stream.next().await.expect("a stream ends with [DONE] or an error") {
+            match stream
+                .next()
+                .await
+                .expect("a stream ends with [DONE] or an error")
+            {
                 Event::Text(text) => answer.text += &text,
                 Event::Finish(finish) => answer.finish = finish,
                 Event::Usage(usage) => answer.usage = usage,
@@ -154,7 +210,8 @@ pub(crate) async fn refused(reply: Response) -> Result<Response, Refusal> {
         return Ok(reply);
     }
     let body = reply.text().await.expect("a body");
-    let json = serde_json::from_str(&body).unwrap_or_else(|_| panic!("{status} is not JSON: {body}"));
+    let json =
+        serde_json::from_str(&body).unwrap_or_else(|_| panic!("{status} is not JSON: {body}"));
     Err(Refusal::of(status, &json))
 }
 
@@ -226,6 +283,8 @@ fn event(data: &str) -> Option<Event> {
         return Some(Event::Usage(json["usage"].clone()));
     }
     // The first chunk only says who speaks.
-    let text = choice["delta"]["content"].as_str().filter(|text| !text.is_empty())?;
+    let text = choice["delta"]["content"]
+        .as_str()
+        .filter(|text| !text.is_empty())?;
     Some(Event::Text(text.to_owned()))
 }

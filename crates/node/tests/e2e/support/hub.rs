@@ -30,9 +30,15 @@ struct Shared {
 
 impl Hub {
     pub(crate) async fn start(file: Vec<u8>, before_piece: BeforePiece) -> Self {
-        let shared = Shared { file: Arc::new(file), before_piece, starts: Arc::default() };
+        let shared = Shared {
+            file: Arc::new(file),
+            before_piece,
+            starts: Arc::default(),
+        };
         let router = Router::new().fallback(answer).with_state(shared.clone());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url, shared }
@@ -40,7 +46,11 @@ impl Hub {
 
     /// At which byte each download began.
     pub(crate) fn starts(&self) -> Vec<usize> {
-        self.shared.starts.lock().expect("no panic while pushing").clone()
+        self.shared
+            .starts
+            .lock()
+            .expect("no panic while pushing")
+            .clone()
     }
 }
 
@@ -61,18 +71,33 @@ pub(crate) fn catalogue(dir: &Path, name: &str, file: &[u8], blake3: Hash) -> Pa
 
 async fn answer(State(shared): State<Shared>, request: Request) -> Response<Body> {
     let all = shared.file.len();
-    let range = request.headers().get("range").and_then(|value| value.to_str().ok());
-    let range = range.unwrap_or_default().trim_start_matches("bytes=").to_owned();
+    let range = request
+        .headers()
+        .get("range")
+        .and_then(|value| value.to_str().ok());
+    let range = range
+        .unwrap_or_default()
+        .trim_start_matches("bytes=")
+        .to_owned();
     let head = Response::builder()
         .status(StatusCode::PARTIAL_CONTENT)
         .header("x-repo-commit", "c0ffee")
         .header("etag", "\"m\"");
     if range == "0-0" {
         let head = head.header("content-range", format!("bytes 0-0/{all}"));
-        return head.body(Body::from(shared.file[..1].to_vec())).expect("the headers are valid");
+        return head
+            .body(Body::from(shared.file[..1].to_vec()))
+            .expect("the headers are valid");
     }
-    let from: usize = range.trim_end_matches('-').parse().expect("downloads name their start");
-    shared.starts.lock().expect("no panic while pushing").push(from);
+    let from: usize = range
+        .trim_end_matches('-')
+        .parse()
+        .expect("downloads name their start");
+    shared
+        .starts
+        .lock()
+        .expect("no panic while pushing")
+        .push(from);
     let head = head
         .header("content-range", format!("bytes {from}-{}/{all}", all - 1))
         .header("content-length", all - from);
@@ -81,10 +106,13 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response<Body
         async move {
             let piece = shared.file[at..].chunks(PIECE_BYTES).next()?.to_vec();
             let before = shared.before_piece.clone();
-            tokio::task::spawn_blocking(move || before(at)).await.expect("the hook does not panic");
+            tokio::task::spawn_blocking(move || before(at))
+                .await
+                .expect("the hook does not panic");
             let next = at + piece.len();
             Some((Ok::<_, std::io::Error>(piece), next))
         }
     });
-    head.body(Body::from_stream(pieces)).expect("the headers are valid")
+    head.body(Body::from_stream(pieces))
+        .expect("the headers are valid")
 }

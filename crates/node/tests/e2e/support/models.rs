@@ -3,8 +3,6 @@
 use specimen::{Family, Shape, Weights};
 use std::path::{Path, PathBuf};
 
-/// Layers of [`small`] and [`slow`].
-pub(crate) const SPECIMEN_LAYERS: u32 = Shape::SMALL.layers;
 /// Layers of the starter.
 pub(crate) const STARTER_LAYERS: u32 = 30;
 /// Numbers in an activation row of the starter.
@@ -21,7 +19,12 @@ pub(crate) fn small(dir: &Path) -> PathBuf {
 
 /// A model that answers nonsense, and takes seconds for a context: long enough to break something meanwhile.
 pub(crate) fn slow(dir: &Path) -> PathBuf {
-    let shape = Shape { embedding: 384, heads: 6, feed_forward: 1024, ..Shape::SMALL };
+    let shape = Shape {
+        embedding: 384,
+        heads: 6,
+        feed_forward: 1024,
+        ..Shape::SMALL
+    };
     let path = dir.join("slow.gguf");
     let bytes = specimen::bytes(Family::Llama, &shape, Weights::Q8_0, 1);
     std::fs::write(&path, bytes).expect("the specimen is written");

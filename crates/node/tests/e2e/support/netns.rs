@@ -26,7 +26,10 @@ impl Machines {
         let name = |part: &str| format!("myzel-e2e-{}-{part}", std::process::id());
         let names = (1..=count).map(|n| name(&n.to_string())).collect();
         // Owned before anything is made, so that a failure on the way cleans up.
-        let machines = Self { names, switch: name("switch") };
+        let machines = Self {
+            names,
+            switch: name("switch"),
+        };
         let switch = &machines.switch;
         ip(&format!("netns add {switch}"));
         ip(&format!("-n {switch} link add bridge type bridge"));
@@ -34,7 +37,9 @@ impl Machines {
         for (i, name) in machines.names.iter().enumerate() {
             let n = i + 1;
             ip(&format!("netns add {name}"));
-            ip(&format!("-n {switch} link add port{n} type veth peer name eth0 netns {name}"));
+            ip(&format!(
+                "-n {switch} link add port{n} type veth peer name eth0 netns {name}"
+            ));
             ip(&format!("-n {switch} link set port{n} master bridge up"));
             ip(&format!("-n {name} addr add 10.77.0.{n}/24 dev eth0"));
             ip(&format!("-n {name} link set eth0 up"));
@@ -57,7 +62,9 @@ impl Machines {
     pub(crate) fn received_bytes(&self, n: usize) -> u64 {
         let json = ip(&format!("-n {} -s -j link show dev eth0", self.name(n)));
         let json: serde_json::Value = serde_json::from_str(&json).expect("ip prints JSON");
-        json[0]["stats64"]["rx"]["bytes"].as_u64().expect("ip counts bytes")
+        json[0]["stats64"]["rx"]["bytes"]
+            .as_u64()
+            .expect("ip counts bytes")
     }
 
     /// Pulls machine `n`'s plug out of the switch, or puts it in again.
@@ -79,7 +86,10 @@ impl Drop for Machines {
 fn sweep() {
     let entries = std::fs::read_dir(FOLDER).into_iter().flatten().flatten();
     for name in entries.filter_map(|entry| entry.file_name().into_string().ok()) {
-        let mut parts = name.strip_prefix("myzel-e2e-").into_iter().flat_map(|rest| rest.split('-'));
+        let mut parts = name
+            .strip_prefix("myzel-e2e-")
+            .into_iter()
+            .flat_map(|rest| rest.split('-'));
         let pid = parts.next().and_then(|pid| pid.parse().ok());
         if pid.is_some_and(|pid| !super::processes::lives(pid)) {
             let _ = Command::new("ip").args(["netns", "del", &name]).output();
@@ -88,7 +98,10 @@ fn sweep() {
 }
 
 fn ip(args: &str) -> String {
-    let output = Command::new("ip").args(args.split(' ')).output().expect("iproute2 is installed");
+    let output = Command::new("ip")
+        .args(args.split(' '))
+        .output()
+        .expect("iproute2 is installed");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "ip {args}: {said}");
     String::from_utf8_lossy(&output.stdout).into_owned()

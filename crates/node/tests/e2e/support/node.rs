@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use node::status::Status;
 use proto::ids::NodeId;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -31,7 +31,12 @@ impl Setup {
     pub(crate) fn new(name: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("myzel-e2e-").tempdir();
         let dir = Arc::new(dir.expect("a temporary directory"));
-        let setup = Self { dir, args: Vec::new(), envs: Vec::new(), inside: None };
+        let setup = Self {
+            dir,
+            args: Vec::new(),
+            envs: Vec::new(),
+            inside: None,
+        };
         let home = specimen::test_home();
         let home = home.to_str().expect("the test home's path is text");
         setup
@@ -104,7 +109,11 @@ impl Setup {
             command.env_remove(name);
         }
         command.envs(self.envs.iter().map(|(name, value)| (name, value)));
-        command.arg("--data-dir").arg(self.dir()).args(args).stdin(Stdio::null());
+        command
+            .arg("--data-dir")
+            .arg(self.dir())
+            .args(args)
+            .stdin(Stdio::null());
         command
     }
 
@@ -127,34 +136,61 @@ impl Setup {
     }
 
     fn up_args(&self) -> Vec<&str> {
-        std::iter::once("up").chain(self.args.iter().map(String::as_str)).collect()
+        std::iter::once("up")
+            .chain(self.args.iter().map(String::as_str))
+            .collect()
     }
 
     /// Starts the node, which must refuse; returns what it says.
     pub(crate) fn refused(&self) -> String {
-        let command = self.command(&self.up_args()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let command = self
+            .command(&self.up_args())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
         let mut child = command.expect("the binary starts");
         let pid = child.id();
         // Its few lines fit into the pipes, so they can be read at the end.
-        let ended = settles(PATIENCE, || child.try_wait().expect("it can be waited for").is_some());
+        let ended = settles(PATIENCE, || {
+            child.try_wait().expect("it can be waited for").is_some()
+        });
         if !ended {
             child.kill().expect("it is ours");
         }
         let output = child.wait_with_output().expect("its output can be read");
-        assert!(ended, "the node runs though it should refuse: {}", String::from_utf8_lossy(&output.stderr));
-        assert!(settles(BURIAL, || engine_hosts(pid).is_empty()), "an engine-host is left behind");
+        assert!(
+            ended,
+            "the node runs though it should refuse: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(
+            settles(BURIAL, || engine_hosts(pid).is_empty()),
+            "an engine-host is left behind"
+        );
         failed(&output)
     }
 
     /// Starts the process.
     pub(crate) fn start(&self) -> Node {
         let mut command = self.command(&self.up_args());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
         let (out, err) = (Lines::default(), Lines::default());
         out.collect(child.stdout.take().expect("it is piped"));
         err.collect(child.stderr.take().expect("it is piped"));
         let (url, ticket) = (String::new(), String::new());
-        Node { setup: self.clone(), pid: child.id(), child, out, err, url, ticket }
+        Node {
+            setup: self.clone(),
+            pid: child.id(),
+            child,
+            out,
+            err,
+            url,
+            ticket,
+        }
     }
 
     /// Starts the node and waits for its `ready`.
@@ -167,8 +203,16 @@ impl Setup {
 
 fn failed(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "it should fail with code 1: {said}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "a failure prints nothing to standard output");
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "it should fail with code 1: {said}"
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "",
+        "a failure prints nothing to standard output"
+    );
     assert!(said.contains("error: "), "{said}");
     said
 }
@@ -220,12 +264,17 @@ impl Node {
         let line = eventually("the node is ready", || {
             let line = out.all().into_iter().next();
             let ended = child.try_wait().expect("it can be waited for");
-            assert!(line.is_some() || ended.is_none(), "the node ended before it was ready: {ended:?}");
+            assert!(
+                line.is_some() || ended.is_none(),
+                "the node ended before it was ready: {ended:?}"
+            );
             async { line }
         })
         .await;
         let words: Vec<&str> = line.split(' ').collect();
-        let ["ready", url, "ticket", ticket] = words[..] else { panic!("not a ready line: {line}") };
+        let ["ready", url, "ticket", ticket] = words[..] else {
+            panic!("not a ready line: {line}")
+        };
         (self.url, self.ticket) = (url.to_owned(), ticket.to_owned());
     }
 
@@ -299,20 +348,10 @@ impl Node {
             status = self.child.try_wait().expect("it can be waited for");
             status.is_some()
         });
-        (status.expect("the node ends after a signal"), begun.elapsed())
-    }
-
-    /// Starts it again with the same directory and options.
-    pub(crate) async fn restart(mut self) -> Self {
-        self.kill9();
-        let setup = self.setup.clone();
-        drop(self);
-        setup.up().await
-    }
-
-    /// The path of its data directory.
-    pub(crate) fn dir(&self) -> PathBuf {
-        self.setup.dir().to_owned()
+        (
+            status.expect("the node ends after a signal"),
+            begun.elapsed(),
+        )
     }
 
     /// What it has said on standard error.
@@ -332,7 +371,11 @@ impl Drop for Node {
         if std::thread::panicking() {
             eprintln!("-- node {} said:\n{}", self.pid, self.said());
         } else {
-            assert!(clean, "engine-hosts are left behind: {:?}", engine_hosts(self.pid));
+            assert!(
+                clean,
+                "engine-hosts are left behind: {:?}",
+                engine_hosts(self.pid)
+            );
         }
     }
 }

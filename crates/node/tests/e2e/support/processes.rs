@@ -27,7 +27,9 @@ pub(crate) fn state(pid: u32) -> Option<char> {
 pub(crate) fn engine_hosts(node: u32) -> Vec<u32> {
     let wanted = [BINARY, "engine-host", &node.to_string()].join("\0");
     let entries = std::fs::read_dir("/proc").expect("/proc can be read");
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|pid| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.strip_suffix(b"\0") == Some(wanted.as_bytes()) && lives(*pid)

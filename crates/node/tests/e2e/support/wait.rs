@@ -34,7 +34,10 @@ where
         if let Some(found) = look().await {
             return found;
         }
-        assert!(begun.elapsed() < max, "waited {max:?} in vain for this: {what}");
+        assert!(
+            begun.elapsed() < max,
+            "waited {max:?} in vain for this: {what}"
+        );
         tokio::time::sleep(POLL).await;
     }
 }
