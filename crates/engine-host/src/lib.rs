@@ -6,10 +6,9 @@
 //! input. It is the only crate that calls C. When native code aborts, the child dies, the node sees the pipe
 //! close and starts another; a native fault never takes the node down.
 //!
-//! Data flows in one line. A reader thread turns the pipe's bytes into [`proto::host::Call`]s and puts them into a bounded
-//! queue ([`pipe`]). The main thread ([`serve`]) owns everything of llama.cpp: it takes what is queued, gathers
-//! runs that fit into one step ([`schedule`]), computes the step ([`parts`], over the safe wrappers in [`llama`]) and writes the
-//! replies. Nothing else touches a model, so there are no locks.
+//! One thread does everything but ggml's own workers' part. Between steps it takes what calls have come ([`pipe`]), gathers runs
+//! that fit into one step ([`schedule`]), computes the step ([`parts`], over the safe wrappers in [`llama`]) and writes the
+//! replies ([`serve`]). So there are no locks, and no wake-up of another thread between a call and its computation.
 //!
 //! It ends when the pipe closes, when the parent dies (`PR_SET_PDEATHSIG`), or by abort.
 //!

@@ -1,14 +1,15 @@
-//! The two directions of the pipe: a thread that reads calls, and a writer of replies.
+//! The two directions of the pipe: a reader of calls and a writer of replies.
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use proto::codec::{self, DecodeError};
 use proto::host::{Answer, Call, Reply};
 use proto::packet::{self, PREFIX_BYTES, Prefix};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// Calls that may wait to be carried out; more make the node wait.
-const QUEUE_CALLS_MAX: usize = 256;
+/// How much is read from the pipe at once, in bytes.
+const READ_BYTES: usize = 64 << 10;
 
 /// A call and its payload.
 #[derive(Debug)]
@@ -17,38 +18,53 @@ pub(crate) struct Received {
     pub(crate) payload: Vec<u8>,
 }
 
-/// Starts the reading thread. The channel closes when the pipe does, or when what comes is not a call.
-pub(crate) fn read_calls(stream: UnixStream) -> io::Result<Receiver<Received>> {
-    let (sender, receiver) = sync_channel(QUEUE_CALLS_MAX);
-    let name = "calls".to_owned();
-    // The end of the pipe and a broken peer look the same from here: nobody is left to hear of an error.
-    std::thread::Builder::new()
-        .name(name)
-        .spawn(move || drop(read_all(stream, &sender)))?;
-    Ok(receiver)
+/// The reading end. It is read by the thread that computes: another one between would cost a wake-up a token.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    stream: BufReader<UnixStream>,
 }
 
-fn read_all(stream: UnixStream, sender: &SyncSender<Received>) -> Result<(), ReadError> {
-    let mut stream = io::BufReader::with_capacity(64 << 10, stream);
-    loop {
+impl Calls {
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        Self {
+            stream: BufReader::with_capacity(READ_BYTES, stream),
+        }
+    }
+
+    /// The next call; waits for one if `wait` says so. `None` is none for now.
+    ///
+    /// The node writes whole calls, so once a call has begun the rest of it is waited for.
+    pub(crate) fn next(&mut self, wait: bool) -> Result<Option<Received>, ReadError> {
+        if !wait && self.stream.buffer().is_empty() && !self.readable()? {
+            return Ok(None);
+        }
         let mut prefix = [0; PREFIX_BYTES];
-        stream.read_exact(&mut prefix)?;
+        self.stream.read_exact(&mut prefix)?;
         let prefix = Prefix::parse::<Call>(prefix)?;
         let mut head = vec![0; prefix.head_bytes];
-        stream.read_exact(&mut head)?;
+        self.stream.read_exact(&mut head)?;
         let mut payload = vec![0; prefix.payload_bytes];
-        stream.read_exact(&mut payload)?;
+        self.stream.read_exact(&mut payload)?;
         let call = codec::from_slice(&head)?;
-        if sender.send(Received { call, payload }).is_err() {
-            return Ok(());
-        }
+        Ok(Some(Received { call, payload }))
+    }
+
+    fn readable(&self) -> Result<bool, ReadError> {
+        let mut fds = [PollFd::new(
+            self.stream.get_ref().as_fd(),
+            PollFlags::POLLIN,
+        )];
+        Ok(poll(&mut fds, PollTimeout::ZERO).map_err(io::Error::from)? > 0)
     }
 }
 
+/// Why no call was read.
 #[derive(Debug, thiserror::Error)]
-enum ReadError {
+pub(crate) enum ReadError {
+    /// The pipe is closed, or broke.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// What came is not a call.
     #[error(transparent)]
     Decode(#[from] DecodeError),
 }

@@ -2,7 +2,7 @@
 
 use crate::llama::{Input, StepError, Wanted};
 use crate::parts::{Parts, PartsError, SessionError, SessionSlice};
-use crate::pipe::{Received, Replies, read_calls};
+use crate::pipe::{Calls, ReadError, Received, Replies};
 use crate::schedule::{Pending, Schedule};
 use crate::threads::Threads;
 use proto::host::{
@@ -13,7 +13,6 @@ use proto::packet::{self, PAYLOAD_BYTES_MAX};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 use swarm::sampler::Sampler;
 
@@ -25,14 +24,14 @@ use swarm::sampler::Sampler;
 pub fn run(parent: u32) -> io::Result<()> {
     die_with(parent)?;
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let calls = read_calls(stream.try_clone()?)?;
+    let mut calls = Calls::new(stream.try_clone()?);
     let replies = Replies::new(stream);
     Host {
         replies,
         engine: None,
         schedule: Schedule::default(),
     }
-    .serve(&calls)
+    .serve(&mut calls)
 }
 
 #[cfg(target_os = "linux")]
@@ -119,21 +118,19 @@ fn bad_call(detail: &str) -> Failed {
 }
 
 impl Host {
-    fn serve(&mut self, calls: &Receiver<Received>) -> io::Result<()> {
+    fn serve(&mut self, calls: &mut Calls) -> io::Result<()> {
         loop {
             // With nothing to compute there is nothing to do but wait for a call.
-            if self.schedule.is_empty() {
-                match calls.recv() {
-                    Ok(received) => self.take(received)?,
-                    Err(_) => return Ok(()),
-                }
-            }
+            let mut wait = self.schedule.is_empty();
             loop {
-                match calls.try_recv() {
-                    Ok(received) => self.take(received)?,
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => return Ok(()),
+                match calls.next(wait) {
+                    Ok(Some(received)) => self.take(received)?,
+                    Ok(None) => break,
+                    // The normal end: the node has closed the pipe.
+                    Err(ReadError::Io(_)) => return Ok(()),
+                    Err(ReadError::Decode(error)) => return Err(io::Error::other(error)),
                 }
+                wait = false;
             }
             self.step()?;
         }

@@ -1,6 +1,7 @@
 //! Our end of the pipe to one engine-host.
 
 use crate::EngineError;
+use crate::outbox::{CALLS_WAITING_MAX, DROPS_WAITING_MAX, Outbox};
 use bytes::Bytes;
 use proto::codec;
 use proto::host::{
@@ -12,15 +13,10 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::mpsc;
-
-/// Calls that may wait to be written; more make callers wait.
-const CALLS_QUEUED_MAX: usize = 256;
-/// Drops of sessions that may wait to be written: many more than an engine-host has sessions.
-const DROPS_QUEUED_MAX: usize = 16 * proto::host::SESSIONS_MAX as usize;
 
 type Delivery = Result<(Answer, Bytes), EngineError>;
 
@@ -52,34 +48,32 @@ impl Answers {
 /// A living engine-host.
 #[derive(Debug)]
 pub struct Host {
-    calls: mpsc::Sender<Bytes>,
-    drops: mpsc::Sender<Bytes>,
+    outbox: Arc<Outbox>,
     waiting: Waiting,
     next_id: AtomicU64,
     loaded: std::sync::OnceLock<Loaded>,
 }
 
 impl Host {
-    /// Takes over the pipe; two tasks serve it until it closes.
+    /// Takes over the pipe; the future serves it until it closes.
     pub(crate) fn over(pipe: UnixStream) -> (Arc<Self>, impl Future<Output = io::Result<()>>) {
         let (read, write) = pipe.into_split();
-        let (calls, queued) = mpsc::channel(CALLS_QUEUED_MAX);
-        let (drops, dropped) = mpsc::channel(DROPS_QUEUED_MAX);
+        let outbox = Arc::new(Outbox::new(write));
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
-        let writer = tokio::spawn(write_calls(write, queued, dropped));
-        let readers = waiting.clone();
+        let (writes, readers) = (outbox.clone(), waiting.clone());
         let serve = async move {
-            let ended = read_replies(read, &readers).await;
-            writer.abort();
-            ended
+            tokio::select! {
+                ended = read_replies(read, &readers) => ended,
+                ended = writes.drain() => ended,
+            }
         };
         let loaded = std::sync::OnceLock::new();
+        let next_id = AtomicU64::new(1);
         (
             Arc::new(Self {
-                calls,
-                drops,
+                outbox,
                 waiting,
-                next_id: AtomicU64::new(1),
+                next_id,
                 loaded,
             }),
             serve,
@@ -98,12 +92,7 @@ impl Host {
         }
     }
 
-    async fn call(
-        &self,
-        task: Task,
-        payload: &[u8],
-        answers: usize,
-    ) -> Result<Answers, EngineError> {
+    fn call(&self, task: Task, payload: &[u8], answers: usize) -> Result<Answers, EngineError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let bytes = packet::encode(&Call { id, task }, payload);
         // One place more than answers, for the news that the process ended.
@@ -113,12 +102,19 @@ impl Host {
             Some(Some(waiting)) => waiting.insert(id, mailbox),
             _ => return Err(dead()),
         };
-        self.calls.send(bytes.into()).await.map_err(|_| dead())?;
-        Ok(Answers { mailbox: receiver })
+        if self.outbox.send(bytes.into(), CALLS_WAITING_MAX) {
+            return Ok(Answers { mailbox: receiver });
+        }
+        if let Ok(Some(waiting)) = self.waiting.lock().as_deref_mut() {
+            waiting.remove(&id);
+        }
+        Err(EngineError::Down(format!(
+            "{CALLS_WAITING_MAX} calls wait for it already"
+        )))
     }
 
     async fn ask(&self, task: Task) -> Result<Answer, EngineError> {
-        Ok(self.call(task, &[], 1).await?.only().await?.0)
+        Ok(self.call(task, &[], 1)?.only().await?.0)
     }
 
     /// Loads; the first call.
@@ -170,12 +166,12 @@ impl Host {
     /// # Errors
     ///
     /// [`EngineError`] when the process is gone already; everything else comes as an answer.
-    pub async fn run(&self, run: Run, payload: &[u8]) -> Result<Answers, EngineError> {
+    pub fn run(&self, run: Run, payload: &[u8]) -> Result<Answers, EngineError> {
         let answers = match run.output {
             Output::Token(draw) => draw.burst as usize,
             _ => 1,
         };
-        self.call(Task::Run(run), payload, answers).await
+        self.call(Task::Run(run), payload, answers)
     }
 
     /// Cuts a session's caches back; returns once the call is queued, behind all that were made before.
@@ -183,8 +179,8 @@ impl Host {
     /// # Errors
     ///
     /// [`EngineError`] when the process is gone already; everything else comes as an answer.
-    pub async fn trim(&self, trim: Trim) -> Result<Answers, EngineError> {
-        self.call(Task::Trim(trim), &[], 1).await
+    pub fn trim(&self, trim: Trim) -> Result<Answers, EngineError> {
+        self.call(Task::Trim(trim), &[], 1)
     }
 
     /// Forgets a session and frees its caches; returns at once.
@@ -198,7 +194,7 @@ impl Host {
             &[],
         );
         // A full queue means that the process no longer reads; its sessions end with it.
-        let _ = self.drops.try_send(bytes.into());
+        let _ = self.outbox.send(bytes.into(), DROPS_WAITING_MAX);
     }
 
     /// The host's figures.
@@ -211,23 +207,6 @@ impl Host {
             Answer::Stats(stats) => Ok(stats),
             _ => Err(EngineError::OutOfTurn),
         }
-    }
-}
-
-async fn write_calls(
-    mut pipe: OwnedWriteHalf,
-    mut queued: mpsc::Receiver<Bytes>,
-    mut dropped: mpsc::Receiver<Bytes>,
-) -> io::Result<()> {
-    loop {
-        // Calls first: a session's drop must not overtake a call that its owner made before.
-        let bytes = tokio::select! {
-            biased;
-            call = queued.recv() => call,
-            drop = dropped.recv() => drop,
-        };
-        let Some(bytes) = bytes else { return Ok(()) };
-        pipe.write_all(&bytes).await?;
     }
 }
 

@@ -6,8 +6,8 @@
 //! task a supervisor starts the child, loads, waits for its end, and starts it again with growing pauses. What is current is
 //! published in a watch channel; [`Supervisor::host`] hands out the living [`Host`] or says why there is none.
 //!
-//! A [`Host`] is the node's end of the pipe. Calls are written by one task and answers read by another; an answer finds
-//! its caller by the call's number. Every caller has a bounded mailbox that is as large as the answers it asked for, so a
+//! A [`Host`] is the node's end of the pipe. Calls are written by whoever makes them, answers are read
+//! by the supervisor's task; an answer finds its caller by the call's number. Every caller has a bounded mailbox that is as large as the answers it asked for, so a
 //! caller that never reads stops nobody. When the child dies, every waiting caller learns it at once, with the last
 //! words of the child's standard error. Sessions die with their host: whoever had one opens it again.
 //!
@@ -17,6 +17,7 @@
 //! *Invariant:* no foreign function and no model file is touched in this process.
 
 mod host;
+mod outbox;
 mod process;
 mod supervise;
 

@@ -132,7 +132,7 @@ impl HomeSession {
                         return Ok(Err(FinishReason::Context));
                     }
                     let run = self.next_run();
-                    self.answers.insert(self.host.run(run, &[]).await?)
+                    self.answers.insert(self.host.run(run, &[])?)
                 }
             };
             match answers.next().await {

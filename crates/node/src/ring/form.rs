@@ -1,8 +1,6 @@
 //! Forming a ring: everybody loads, then the hops are connected.
 
-use super::{
-    FRAMES_QUEUED_MAX, News, Ring, StageHost, Work, engine_down, read_frames, write_frames,
-};
+use super::{News, Ring, StageHost, Work, engine_down, read_frames};
 use net::{HopReceiver, HopSender};
 use proto::host::Loaded;
 use proto::ids::{NodeId, RingId};
@@ -12,7 +10,6 @@ use proto::ring::{CHUNK_ROWS, Contract, HopHello, LinkBody, OpenRing, RefusalCod
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -189,19 +186,17 @@ impl Work {
             })
         };
         let stages = chosen.into_iter().enumerate().filter_map(host).collect();
-        let (hop, frames) = mpsc::channel(FRAMES_QUEUED_MAX);
         let ring = Arc::new(Ring {
             id,
             stages,
             engine: self.engine.clone(),
             links: self.plan.links.clone(),
-            hop,
+            hop: tokio::sync::Mutex::new(sender),
             sessions: Mutex::default(),
             ended: CancellationToken::new(),
             why: Mutex::default(),
         });
-        // Both end with the ring's token, which the coordinator fires.
-        self.tasks.spawn(write_frames(ring.clone(), sender, frames));
+        // Ends with the ring's token, which the coordinator fires.
         self.tasks.spawn(read_frames(ring.clone(), receiver));
         ring
     }

@@ -35,8 +35,6 @@ use tracing::{info, warn};
 
 /// What happens that a coordinator must know; more that wait make the dispatcher wait.
 const NEWS_MAX: usize = 256;
-/// Frames that may wait for the hop to the first stage.
-const FRAMES_QUEUED_MAX: usize = 64;
 /// Events that may wait for one session: several times what can be in flight for it.
 const SESSION_EVENTS_MAX: usize = 64;
 /// The pause before a ring is formed again.
@@ -232,7 +230,8 @@ pub struct Ring {
     /// Head and tail.
     pub engine: Arc<Supervisor>,
     links: Links,
-    hop: mpsc::Sender<(HopBody, Bytes)>,
+    /// The hop to the first stage, written by the sessions themselves: a task between would cost a wake-up a token.
+    hop: tokio::sync::Mutex<HopSender>,
     sessions: Mutex<HashMap<SessionId, mpsc::Sender<Event>>>,
     /// Fires when the ring is broken.
     ended: CancellationToken,
@@ -274,6 +273,19 @@ impl Ring {
         }
     }
 
+    /// Sends a frame to the first stage; false when the hop has ended, and the ring with it.
+    ///
+    /// Not to be dropped half-way: the frame would be torn.
+    async fn forward(&self, body: HopBody, payload: Bytes) -> bool {
+        match self.hop.lock().await.send(body, payload).await {
+            Ok(()) => true,
+            Err(reason) => {
+                self.end(lost(self, 1, &reason.to_string()));
+                false
+            }
+        }
+    }
+
     /// The stage that a node hosts, from 1.
     fn stage_of(&self, node: NodeId) -> Option<u32> {
         self.stages
@@ -310,7 +322,7 @@ struct Work {
     members: BTreeMap<NodeId, Member>,
     /// Members that refused, and when.
     refused: HashMap<NodeId, std::time::Instant>,
-    /// The two ends of the hops of a ring.
+    /// The reading end of the hop that comes back.
     tasks: TaskTracker,
 }
 
@@ -468,25 +480,6 @@ fn lost(ring: &Ring, stage: u32, reason: &str) -> String {
         host.ready.contract.layers,
         id.short(),
     )
-}
-
-/// Writes frames to the first stage until the hop ends.
-async fn write_frames(
-    ring: Arc<Ring>,
-    mut hop: HopSender,
-    mut frames: mpsc::Receiver<(HopBody, Bytes)>,
-) {
-    loop {
-        let frame = tokio::select! {
-            () = ring.ended.cancelled() => return,
-            reason = hop.ended() => return ring.end(lost(&ring, 1, &reason.to_string())),
-            frame = frames.recv() => frame,
-        };
-        let Some((body, payload)) = frame else { return };
-        if let Err(reason) = hop.send(body, payload).await {
-            return ring.end(lost(&ring, 1, &reason.to_string()));
-        }
-    }
 }
 
 /// Hands frames from the last stage to their sessions until the hop ends.

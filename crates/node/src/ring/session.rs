@@ -106,12 +106,12 @@ impl Runner {
             let now_ms = self.begun.elapsed().as_millis() as u64;
             for effect in self.session.handle(event, now_ms) {
                 match effect {
-                    Effect::RunHead(run) => events.extend(self.call(run, Bytes::new()).await),
+                    Effect::RunHead(run) => events.extend(self.call(run, Bytes::new())),
                     Effect::RunTail { run, payload } => {
-                        events.extend(self.call(run, payload).await);
+                        events.extend(self.call(run, payload));
                     }
                     Effect::Forward { body, payload } => {
-                        if self.ring.hop.send((body, payload)).await.is_err() {
+                        if !self.ring.forward(body, payload).await {
                             events.push_back(Event::LinkLost { stage: 1 });
                         }
                     }
@@ -139,9 +139,9 @@ impl Runner {
     }
 
     /// Queues a call to the engine, in order; its answer comes as an event. An event at once is a failure.
-    async fn call(&mut self, run: Run, payload: Bytes) -> Option<Event> {
+    fn call(&mut self, run: Run, payload: Bytes) -> Option<Event> {
         let (position, tail) = (run.position, run.tokens.is_empty());
-        match self.host.run(run, &payload).await {
+        match self.host.run(run, &payload) {
             Ok(answers) => {
                 self.engine
                     .push(Box::pin(answered(answers, position, tail)));

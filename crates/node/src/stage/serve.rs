@@ -120,12 +120,12 @@ impl Serve {
             let now_ms = self.begun.elapsed().as_millis() as u64;
             for effect in self.machine.handle(event, now_ms) {
                 match effect {
-                    Effect::Compute(compute) => events.extend(self.compute(compute).await),
+                    Effect::Compute(compute) => events.extend(self.compute(compute)),
                     Effect::Forward { body, payload } => {
                         // The end of the hop is noticed by the loop.
                         let _ = self.forward.send(body, payload).await;
                     }
-                    Effect::TrimCache { session, length } => self.trim(session, length).await,
+                    Effect::TrimCache { session, length } => self.trim(session, length),
                     Effect::DropCache { session } => {
                         if let Ok(host) = self.engine.host() {
                             host.drop_session(session);
@@ -141,9 +141,9 @@ impl Serve {
     }
 
     /// Queues a call to the engine, in order; its answer comes as an event. An event at once is a failure.
-    async fn compute(&mut self, compute: Compute) -> Option<Event> {
+    fn compute(&mut self, compute: Compute) -> Option<Event> {
         let called = match self.engine.host() {
-            Ok(host) => host.run(compute.run(), &compute.payload).await,
+            Ok(host) => host.run(compute.run(), &compute.payload),
             Err(error) => Err(error),
         };
         match called {
@@ -157,9 +157,9 @@ impl Serve {
         }
     }
 
-    async fn trim(&mut self, session: SessionId, length: u32) {
+    fn trim(&mut self, session: SessionId, length: u32) {
         let Ok(host) = self.engine.host() else { return };
-        if let Ok(mut answers) = host.trim(Trim { session, length }).await {
+        if let Ok(mut answers) = host.trim(Trim { session, length }) {
             self.calls.push(Box::pin(async move {
                 if let Some(Err(error)) = answers.next().await {
                     // The next frame for the session then fails, since its position is not the cache's end.
