@@ -113,10 +113,20 @@ impl Node {
 ///
 /// Whatever keeps it from starting, with cause and next step.
 pub async fn run(up: Up, stop: CancellationToken) -> anyhow::Result<()> {
-    let starting = start(&up, &stop);
-    let running = tokio::select! {
-        started = starting => started?,
-        () = stop.cancelled() => return Ok(()),
+    let bound = OnceLock::new();
+    let started = tokio::select! {
+        started = start(&up, &bound, &stop) => started.map(Some),
+        () = stop.cancelled() => Ok(None),
+    };
+    let running = match started {
+        Ok(Some(running)) => running,
+        ended => {
+            // Whoever was called meanwhile is told that nobody is here any more.
+            if let Some(net) = bound.get() {
+                net.close().await;
+            }
+            return ended.map(drop);
+        }
     };
     let served = running.serve(&stop).await;
     if tokio::time::timeout(SHUTDOWN_MAX, running.end(&stop))
@@ -144,11 +154,12 @@ struct Ground {
 }
 
 /// Takes the data directory, both ports, and the node's place in its commons.
-async fn take_ground(up: &Up) -> anyhow::Result<Ground> {
+async fn take_ground(up: &Up, bound: &OnceLock<Net>) -> anyhow::Result<Ground> {
     let ticket = up.join.as_deref().map(Ticket::from_text).transpose()?;
     let data = Data::open(&up.data_dir, up.catalogue.as_deref())?;
     let listener = listen(&up.settings).await?;
     let net = bind(&up.settings, &data).await?;
+    let net = bound.get_or_init(|| net).clone();
     let name = up.settings.name.clone().unwrap_or_else(host_name);
     if let Some(ticket) = &ticket {
         say(&format!("joining the commons {} …", ticket.commons.short()));
@@ -199,9 +210,15 @@ async fn whole(
 }
 
 /// Everything up to a node that can be asked.
-async fn start(up: &Up, stop: &CancellationToken) -> anyhow::Result<Running> {
+///
+/// The endpoint is left in `bound`, for whoever gives up on the way.
+async fn start(
+    up: &Up,
+    bound: &OnceLock<Net>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Running> {
     let engine = engine_settings(&up.settings)?;
-    let ground = take_ground(up).await?;
+    let ground = take_ground(up, bound).await?;
     let model = model(&ground.data, &up.settings).await?;
     let header = header(&model.path)?;
     let (split, impossible) = split(up.settings.split, &header);

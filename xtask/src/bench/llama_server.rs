@@ -8,11 +8,13 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::ours::cache_dir;
 use super::say;
+use super::server::tail;
 use super::started::Started;
 
 /// The source package.
@@ -40,6 +42,12 @@ pub(super) const OPTIONS: [&str; 11] = [
 const NO_AMX: &str = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16";
 /// The verbosity at which it prints the line with its CPU features.
 const VERBOSITY: &str = "5";
+/// What it says when the model is loaded.
+const LISTENS: &str = "listening on http";
+/// How long it may take to load.
+const START_MAX: Duration = Duration::from_secs(60);
+/// How often we look.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A llama-server that works.
 #[derive(Debug)]
@@ -182,25 +190,30 @@ pub(super) fn system_info(started: &Started, peer: &LlamaServer, model: &Path) -
     command
         .args(["--ctx-size", "512", "--verbosity", VERBOSITY, "--model"])
         .arg(model);
+    // One open file for both, so that neither writes over the other.
+    let file = log.reopen()?;
     command
         .stdin(Stdio::null())
-        .stdout(log.reopen()?)
-        .stderr(log.reopen()?);
+        .stdout(file.try_clone()?)
+        .stderr(file);
     let mut running = started.spawn(&mut command)?;
+    let begun = Instant::now();
     loop {
         let text = String::from_utf8_lossy(&std::fs::read(log.path())?).into_owned();
-        if text.contains("server is listening")
-            && let Some(line) = features(&text)
-        {
-            return Ok(line);
+        if text.contains(LISTENS) {
+            return features(&text).context("llama-server does not say which CPU features it uses");
         }
         if let Some(status) = running.try_wait()? {
+            bail!("llama-server ended with {status}: {}", tail(&text));
+        }
+        if begun.elapsed() > START_MAX {
             bail!(
-                "llama-server ended with {status}: {}",
-                super::server::tail(&text)
+                "llama-server does not listen after {} s: {}",
+                START_MAX.as_secs(),
+                tail(&text)
             );
         }
-        started.pause(std::time::Duration::from_millis(100))?;
+        started.pause(LOOK_EVERY)?;
     }
 }
 

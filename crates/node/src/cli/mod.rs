@@ -102,10 +102,21 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            print_error(&format!("error: {error:#}"));
+            print_error(&format!("error: {}", explained(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes. Many messages quote their causes already; nothing is said twice.
+fn explained(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {

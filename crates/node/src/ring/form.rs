@@ -194,7 +194,7 @@ impl Work {
             hop: tokio::sync::Mutex::new(sender),
             sessions: Mutex::default(),
             ended: CancellationToken::new(),
-            why: Mutex::default(),
+            broken: Mutex::default(),
         });
         // Ends with the ring's token, which the coordinator fires.
         self.tasks.spawn(read_frames(ring.clone(), receiver));

@@ -21,7 +21,9 @@ use net::{EndReason, HopReceiver, HopSender, IncomingHop, Links, Net};
 use proto::host::Role;
 use proto::ids::{NodeId, RingId, SessionId};
 use proto::member::{Member, Membership};
-use proto::ring::{EpochAnswer, HopBody, LinkBody, RingReady, RingRefused, SessionFailed};
+use proto::ring::{
+    EpochAnswer, HopBody, LinkBody, RefusalCode, RingReady, RingRefused, SessionFailed,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -235,8 +237,8 @@ pub struct Ring {
     sessions: Mutex<HashMap<SessionId, mpsc::Sender<Event>>>,
     /// Fires when the ring is broken.
     ended: CancellationToken,
-    /// Why, for people.
-    why: Mutex<Option<String>>,
+    /// The stage that was lost first, and why in words for people.
+    broken: Mutex<Option<(u32, String)>>,
 }
 
 impl Ring {
@@ -244,6 +246,10 @@ impl Ring {
     fn enter(&self, session: SessionId) -> mpsc::Receiver<Event> {
         let (sender, receiver) = mpsc::channel(SESSION_EVENTS_MAX);
         self.sessions().insert(session, sender);
+        // Whoever comes after the end was not among those that were told of it.
+        if let Some((stage, _)) = self.broken() {
+            self.deliver(session, Event::LinkLost { stage });
+        }
         receiver
     }
 
@@ -280,7 +286,7 @@ impl Ring {
         match self.hop.lock().await.send(body, payload).await {
             Ok(()) => true,
             Err(reason) => {
-                self.end(lost(self, 1, &reason.to_string()));
+                self.end(1, &reason.to_string());
                 false
             }
         }
@@ -294,21 +300,29 @@ impl Ring {
             .map(|stage| stage.stage)
     }
 
-    /// Why the ring is broken, with the next step.
-    #[must_use]
-    pub fn why(&self) -> Option<String> {
-        self.why
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// The stage that was lost, and why the ring is broken, with the next step.
+    fn broken(&self) -> Option<(u32, String)> {
+        let broken = self.broken.lock();
+        broken.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn end(&self, why: String) {
-        self.why
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(why);
+    /// The ring is broken since `stage` is lost. What is said first counts: the rest follows from it.
+    fn end(&self, stage: u32, reason: &str) {
+        let why = lost(self, stage, reason);
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.get_or_insert((stage, why));
+        drop(broken);
         self.ended.cancel();
+    }
+
+    /// A stage says that it cannot go on: who is to blame, and why. It knows best whether it is itself, or the one behind.
+    fn blame(&self, stage: u32, code: Option<RefusalCode>, detail: &str) -> (u32, String) {
+        if code != Some(RefusalCode::SuccessorLost) || stage as usize == self.stages.len() {
+            return (stage, detail.to_owned());
+        }
+        let Member { id, name, .. } = &self.stages[stage as usize - 1].member;
+        let says = format!("node {} {name:?} before it says: {detail}", id.short());
+        (stage + 1, says)
     }
 }
 
@@ -341,7 +355,7 @@ impl Work {
                     self.publish.send_replace(State::Up(ring.clone()));
                     self.watch(&ring).await;
                     self.break_up(&ring);
-                    why = ring.why();
+                    why = ring.broken().map(|(_, why)| why);
                 }
                 Err(fault) => {
                     if let Some(node) = fault.node {
@@ -429,19 +443,23 @@ impl Work {
                 }
                 News::Lost(node, reason) => {
                     if let Some(stage) = ring.stage_of(node) {
-                        ring.deliver_all(|| Event::LinkLost { stage });
-                        return ring.end(lost(ring, stage, &reason.to_string()));
+                        return ring.end(stage, &reason.to_string());
                     }
                 }
                 News::Refused(node, refused) if refused.ring == ring.id => {
                     if let Some(stage) = ring.stage_of(node) {
-                        ring.deliver_all(|| Event::LinkLost { stage });
-                        return ring.end(lost(ring, stage, &refused.detail));
+                        let (stage, why) = ring.blame(stage, refused.code, &refused.detail);
+                        return ring.end(stage, &why);
                     }
                 }
                 News::Failed(node, failed) if failed.at.ring == ring.id => {
                     if let Some(stage) = ring.stage_of(node) {
-                        ring.deliver(failed.at.session, Event::StageFailed { stage, failed });
+                        let session = failed.at.session;
+                        let event = match ring.blame(stage, failed.code, &failed.detail).0 {
+                            guilty if guilty == stage => Event::StageFailed { stage, failed },
+                            stage => Event::LinkLost { stage },
+                        };
+                        ring.deliver(session, event);
                     }
                 }
                 News::Answer(node, answer) if answer.at.ring == ring.id => {
@@ -449,7 +467,7 @@ impl Work {
                         ring.deliver(answer.at.session, Event::EpochAnswer { stage, answer });
                     }
                 }
-                News::Hop(hop) => hop.refuse(proto::ring::RefusalCode::NoRoom).await,
+                News::Hop(hop) => hop.refuse(RefusalCode::NoRoom).await,
                 _ => {}
             }
         }
@@ -464,9 +482,11 @@ impl Work {
                 .links
                 .send(stage.member.id, LinkBody::CloseRing(ring.id));
         }
-        let stage = ring.stages.len() as u32;
-        ring.deliver_all(|| Event::LinkLost { stage });
-        ring.end("the ring was closed".to_owned());
+        // Without a broken stage it is this node that ends, and with it everybody who could be told.
+        if let Some((stage, _)) = ring.broken() {
+            ring.deliver_all(|| Event::LinkLost { stage });
+        }
+        ring.ended.cancel();
     }
 }
 
@@ -496,7 +516,7 @@ async fn read_frames(ring: Arc<Ring>, mut hop: HopReceiver) {
             Ok((HopBody::Open(_), _)) => {}
             Err(reason) => {
                 let last = ring.stages.len() as u32;
-                return ring.end(lost(&ring, last, &reason.to_string()));
+                return ring.end(last, &reason.to_string());
             }
         }
     }

@@ -80,13 +80,18 @@ async fn files_that_lie_are_refused_before_the_engine_sees_them() {
         ),
         (
             with_longer_tensor(&good),
-            &["output_norm.weight", "at byte"],
+            &["offset of tensor", "at byte", "without gap or overlap"],
         ),
     ] {
         std::fs::write(&path, bytes).unwrap();
         let said = Setup::new("n").model(&path).refused();
         says(&said, &["bad.gguf", "bad GGUF file"]);
         says(&said, parts);
+        assert_eq!(
+            said.matches("bad GGUF file").count(),
+            1,
+            "said twice: {said}"
+        );
         // Whether the preflight or the engine refused makes a difference: a native fault is not an answer.
         assert!(!said.contains("engine"), "{said}");
     }

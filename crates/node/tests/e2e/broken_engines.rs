@@ -30,10 +30,10 @@ async fn killed_meanwhile(asked: &Client, victim: &Node) -> Refusal {
         signal(*host, Signal::SIGKILL);
     }
     let refusal = stream.error().await;
-    assert!(
-        hosts.iter().all(|host| !lives(*host)),
-        "the engine was killed"
-    );
+    eventually("the engines are dead", || async {
+        hosts.iter().all(|host| !lives(*host)).then_some(())
+    })
+    .await;
     refusal
 }
 

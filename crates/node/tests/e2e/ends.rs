@@ -4,7 +4,7 @@ use crate::support::http::greedy;
 use crate::support::models::slow;
 use crate::support::node::{Node, Setup};
 use crate::support::processes::lives;
-use crate::support::wait::eventually;
+use crate::support::wait::{PATIENCE, eventually, settles};
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
@@ -21,10 +21,8 @@ fn ends(node: &mut Node, signal: Signal) {
     let (status, took) = node.end_by(signal);
     assert_eq!(status.code(), Some(0), "{signal}: {}", node.said());
     assert!(took <= END_MAX, "{signal}: it took {took:?}");
-    assert!(
-        hosts.iter().all(|host| !lives(*host)),
-        "an engine-host outlived its node"
-    );
+    let gone = settles(PATIENCE, || hosts.iter().all(|host| !lives(*host)));
+    assert!(gone, "an engine-host outlived its node");
     let running = node.setup().dir().join(node::control::CONTROL_FILE);
     assert!(!running.exists(), "it still calls itself running");
 }

@@ -1,7 +1,7 @@
 //! Rings of real processes on loopback: the same tokens as one node, on the starter model.
 
 use crate::support::http::{Answer, Client, greedy, seeded};
-use crate::support::models::STARTER_LAYERS;
+use crate::support::models::{STARTER_LAYERS, small};
 use crate::support::node::{Node, Setup};
 use futures::future::join_all;
 use node::status::{RingStatus, Status};
@@ -136,4 +136,28 @@ async fn rings_of_real_processes_answer_with_the_same_tokens_as_one_node() {
         expected[2],
         "the first ring"
     );
+}
+
+#[tokio::test]
+async fn a_place_in_a_ring_is_free_as_soon_as_its_answer_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = small(dir.path());
+    let a = Setup::new("a")
+        .model(&model)
+        .split(2)
+        .arg("--sessions", "1")
+        .up()
+        .await;
+    let join = |name| Setup::new(name).model(&model).join(&a);
+    let (_b, _c) = (join("b").up().await, join("c").up().await);
+    a.ring_up().await;
+    let client = a.client();
+    let expected = client.ask(greedy("hello", 3)).await.unwrap();
+    // One place here means one place at each stage: an answer that is not forgotten there in time shows.
+    for _ in 0..20 {
+        let crowd = (0..8).map(|_| client.ask(greedy("hello", 3)));
+        for answer in join_all(crowd).await {
+            assert_eq!(answer.as_ref(), Ok(&expected));
+        }
+    }
 }

@@ -167,7 +167,12 @@ impl Setup {
             settles(BURIAL, || engine_hosts(pid).is_empty()),
             "an engine-host is left behind"
         );
-        failed(&output)
+        let said = failed(&output);
+        assert!(
+            !said.contains("Endpoint dropped"),
+            "the endpoint was not closed: {said}"
+        );
+        said
     }
 
     /// Starts the process.
