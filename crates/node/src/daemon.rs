@@ -337,7 +337,8 @@ fn launch() -> anyhow::Result<Launch> {
 
 /// The model that was asked for; the one of the catalogue is fetched if it is not here.
 async fn model(data: &Data, settings: &Settings) -> anyhow::Result<Model> {
-    let wanted: Reference = settings.model.as_deref().unwrap_or(STARTER).parse()?;
+    let name = settings.model.as_deref().unwrap_or(STARTER);
+    let wanted: Reference = name.parse()?;
     let bar = Bar::new();
     if let Reference::Path(_) = wanted {
         return Ok(data.models.resolve(&wanted, bar.clone()).await?);
@@ -345,9 +346,7 @@ async fn model(data: &Data, settings: &Settings) -> anyhow::Result<Model> {
     match data.models.show(&wanted) {
         Ok(_) => Ok(data.models.resolve(&wanted, bar.clone()).await?),
         Err(_) => {
-            say(&format!(
-                "fetching {wanted:?}: it is not on this machine yet …"
-            ));
+            say(&format!("fetching {name}: it is not on this machine yet …"));
             let pulled = data.models.pull(&wanted, None, bar.clone()).await?;
             bar.finish();
             Ok(pulled.model)

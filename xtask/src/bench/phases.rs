@@ -136,7 +136,7 @@ impl Bench<'_> {
     fn memory(&self, single: &[Figures]) -> Result<Vec<(Subject, Memory)>> {
         say("measuring memory, each server alone");
         let mut measured = Vec::new();
-        for subject in single.iter().map(|figures| figures.subject) {
+        for subject in best_threads(single) {
             let servers = self.start(&[subject])?;
             measure(self.started, &servers, 1)?;
             let mut sum = Memory::default();
@@ -176,5 +176,54 @@ impl Bench<'_> {
             .context("cannot keep a core busy")?;
         let beside = self.measure("threads as each chooses, one core busy", &subjects)?;
         Ok([alone, beside])
+    }
+}
+
+/// Of each kind of server the one with the threads at which it decodes best.
+fn best_threads(figures: &[Figures]) -> Vec<Subject> {
+    let mut best: Vec<&Figures> = Vec::new();
+    for one in figures {
+        let kind = one.subject.to_string();
+        match best
+            .iter_mut()
+            .find(|known| known.subject.to_string() == kind)
+        {
+            Some(known) if known.decode.median() >= one.decode.median() => {}
+            Some(known) => *known = one,
+            None => best.push(one),
+        }
+    }
+    best.into_iter().map(|figures| figures.subject).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stats::Series;
+    use super::*;
+
+    #[test]
+    fn each_kind_of_server_is_there_once_with_its_best_threads() {
+        let figures = |subject, rate: f64| {
+            let series = || Series::new(vec![rate]);
+            let (decode, prefill, first_ms) = (series(), series(), series());
+            Figures {
+                subject,
+                decode,
+                prefill,
+                first_ms,
+                prompt_tokens: (1, 1),
+            }
+        };
+        let ours = |threads| Subject::node(Numerics::Throughput, Some(threads));
+        let theirs = |threads| Subject::LlamaServer {
+            threads: Some(threads),
+        };
+        let all = [
+            figures(ours(1), 70.0),
+            figures(theirs(1), 80.0),
+            figures(ours(2), 90.0),
+            figures(theirs(2), 10.0),
+        ];
+        assert_eq!(best_threads(&all), [ours(2), theirs(1)]);
     }
 }

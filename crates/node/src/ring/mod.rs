@@ -43,6 +43,8 @@ const SESSION_EVENTS_MAX: usize = 64;
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long a member that refused is left alone, as long as others can be asked.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// How long a stage that ended its hop in good order has to say over its link why.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// What happened, for the coordinator's task.
 #[derive(Debug)]
@@ -279,17 +281,25 @@ impl Ring {
         }
     }
 
-    /// Sends a frame to the first stage; false when the hop has ended, and the ring with it.
+    /// Sends a frame to the first stage. When the hop has ended, so has the ring, and the lost stage is returned.
     ///
     /// Not to be dropped half-way: the frame would be torn.
-    async fn forward(&self, body: HopBody, payload: Bytes) -> bool {
-        match self.hop.lock().await.send(body, payload).await {
-            Ok(()) => true,
-            Err(reason) => {
-                self.end(1, &reason.to_string());
-                false
-            }
+    async fn forward(&self, body: HopBody, payload: Bytes) -> Result<(), u32> {
+        let sent = self.hop.lock().await.send(body, payload).await;
+        match sent {
+            Ok(()) => Ok(()),
+            Err(reason) => Err(self.hop_ended(1, &reason).await),
         }
+    }
+
+    /// The hop to or from `stage` has ended. Returns the stage that is to blame.
+    async fn hop_ended(&self, stage: u32, reason: &EndReason) -> u32 {
+        if *reason == EndReason::Finished {
+            // The cause may be another stage, which is named over the link; that comes in no order with the hop.
+            let _ = tokio::time::timeout(LAST_WORD, self.ended.cancelled()).await;
+        }
+        self.end(stage, &reason.to_string());
+        self.broken().map_or(stage, |(stage, _)| stage)
     }
 
     /// The stage that a node hosts, from 1.
@@ -516,7 +526,8 @@ async fn read_frames(ring: Arc<Ring>, mut hop: HopReceiver) {
             Ok((HopBody::Open(_), _)) => {}
             Err(reason) => {
                 let last = ring.stages.len() as u32;
-                return ring.end(last, &reason.to_string());
+                ring.hop_ended(last, &reason).await;
+                return;
             }
         }
     }

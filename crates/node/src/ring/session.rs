@@ -111,8 +111,8 @@ impl Runner {
                         events.extend(self.call(run, payload));
                     }
                     Effect::Forward { body, payload } => {
-                        if !self.ring.forward(body, payload).await {
-                            events.push_back(Event::LinkLost { stage: 1 });
+                        if let Err(stage) = self.ring.forward(body, payload).await {
+                            events.push_back(Event::LinkLost { stage });
                         }
                     }
                     Effect::Tell { stage, body } => self.tell(stage, body),

