@@ -27,6 +27,43 @@ fn fill(shell: u32, disk: &str) {
     while file.write_all(&[1; 4096]).is_ok() {}
 }
 
+/// Runs a command twice in a mount namespace of its own, with a small disk in the place of `disk`.
+fn in_a_small_disk(pull: &Command, disk: &str) -> std::process::Child {
+    let mut unshare = Command::new("unshare");
+    unshare.args([
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        SCRIPT,
+        "sh",
+        BINARY,
+    ]);
+    unshare
+        .args(pull.get_args())
+        .envs(pull.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    let child = unshare
+        .env("DISK", disk)
+        .stdout(std::process::Stdio::piped());
+    child.stderr(std::process::Stdio::piped()).spawn().unwrap()
+}
+
+/// What the disk holds after the first pull: nothing but what a second one can go on from.
+fn only_resumable_is_left(first: &str) {
+    for left in first.lines().filter_map(|line| line.strip_prefix("left: ")) {
+        let resumable = left.starts_with("models/staging/");
+        assert!(
+            resumable || left.starts_with("state."),
+            "left behind: {left}"
+        );
+    }
+    assert!(
+        first.contains("left: models/staging/"),
+        "what came is kept: {first}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fills_up_is_named_and_the_pull_goes_on_when_there_is_room() {
     assert!(
@@ -57,24 +94,7 @@ async fn a_disk_that_fills_up_is_named_and_the_pull_goes_on_when_there_is_room()
         "pull",
         "tiny",
     ]);
-    let mut unshare = Command::new("unshare");
-    unshare.args([
-        "--mount",
-        "--propagation",
-        "private",
-        "sh",
-        "-c",
-        SCRIPT,
-        "sh",
-        BINARY,
-    ]);
-    unshare
-        .args(pull.get_args())
-        .envs(pull.get_envs().filter_map(|(k, v)| Some((k, v?))));
-    let child = unshare
-        .env("DISK", &disk)
-        .stdout(std::process::Stdio::piped());
-    let child = child.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let child = in_a_small_disk(&pull, &disk);
     shell.set(child.id()).unwrap();
     let output = tokio::task::spawn_blocking(|| child.wait_with_output())
         .await
@@ -95,17 +115,7 @@ async fn a_disk_that_fills_up_is_named_and_the_pull_goes_on_when_there_is_room()
         &err,
         &["error: ", &format!("{disk}/models"), "bytes", "--data-dir"],
     );
-    for left in first.lines().filter_map(|line| line.strip_prefix("left: ")) {
-        let resumable = left.starts_with("models/staging/");
-        assert!(
-            resumable || left.starts_with("state."),
-            "left behind: {left}"
-        );
-    }
-    assert!(
-        first.contains("left: models/staging/"),
-        "what came is kept: {first}"
-    );
+    only_resumable_is_left(first);
     assert!(second.starts_with('0'), "{out}{err}");
     let starts = hub.starts();
     assert!(

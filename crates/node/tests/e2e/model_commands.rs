@@ -18,6 +18,27 @@ fn lonely(dir: &Path) -> Setup {
     Setup::new("n").env("XDG_DATA_HOME", dir.join("empty").to_str().unwrap())
 }
 
+fn a_flipped_bit_is_noticed(setup: &Setup, stored: &Path, bytes: &[u8]) {
+    // A pull may share the file's blocks with its source, so the damage is done to a copy of its own.
+    let mut damaged = bytes.to_vec();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    std::fs::remove_file(stored).unwrap();
+    std::fs::write(stored, damaged).unwrap();
+    let said = setup.cli_fails(&["model", "verify", "mine"]);
+    says(
+        &said,
+        &[
+            "mine",
+            "damaged",
+            "SHA-256",
+            "BLAKE3",
+            "myzel model rm mine",
+            "model pull",
+        ],
+    );
+}
+
 #[test]
 fn a_local_file_from_pull_to_rm() {
     let dir = tempfile::tempdir().unwrap();
@@ -63,24 +84,7 @@ fn a_local_file_from_pull_to_rm() {
         &["mine", "as recorded"],
     );
 
-    // A pull may share the file's blocks with its source, so the damage is done to a copy of its own.
-    let mut damaged = bytes.clone();
-    let middle = damaged.len() / 2;
-    damaged[middle] ^= 1;
-    std::fs::remove_file(&stored).unwrap();
-    std::fs::write(&stored, damaged).unwrap();
-    let said = setup.cli_fails(&["model", "verify", "mine"]);
-    says(
-        &said,
-        &[
-            "mine",
-            "damaged",
-            "SHA-256",
-            "BLAKE3",
-            "myzel model rm mine",
-            "model pull",
-        ],
-    );
+    a_flipped_bit_is_noticed(&setup, &stored, &bytes);
 
     says(&setup.cli(&["model", "rm", "mine"]), &["removed mine"]);
     assert!(!stored.exists());
