@@ -123,7 +123,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     if let Command::EngineHost { parent } = cli.command {
         return engine_host::run(parent).context("engine-host");
     }
-    let filter = tracing_subscriber::EnvFilter::try_new(&cli.log)
+    // A node that gives up on a call to a dead peer does not wait until QUIC has buried the call; iroh calls
+    // that an error, and people have had ours already. `--log iroh::socket=error` shows it.
+    let log = format!("iroh::socket=off,{}", cli.log);
+    let filter = tracing_subscriber::EnvFilter::try_new(log)
         .with_context(|| format!("--log {:?} is not a level", cli.log))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
