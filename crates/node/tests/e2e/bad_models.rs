@@ -92,6 +92,10 @@ async fn files_that_lie_are_refused_before_the_engine_sees_them() {
             1,
             "said twice: {said}"
         );
+        assert!(
+            !said.contains("Endpoint dropped"),
+            "the network was left open: {said}"
+        );
         // Whether the preflight or the engine refused makes a difference: a native fault is not an answer.
         assert!(!said.contains("engine"), "{said}");
     }

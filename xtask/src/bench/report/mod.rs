@@ -228,3 +228,131 @@ fn versions(facts: &Facts<'_>) -> String {
         machine.compiler,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::stats::Series;
+    use super::*;
+    use proto::host::Loaded;
+    use proto::model::Numerics;
+
+    fn figures(subject: Subject, decode: f64) -> Figures {
+        let series = |value: f64| Series::new(vec![value; 3]);
+        let (prefill, first_ms) = (series(decode * 8.0), series(50.0));
+        Figures {
+            subject,
+            decode: series(decode),
+            prefill,
+            first_ms,
+            prompt_tokens: (36, 1_100),
+        }
+    }
+
+    fn all() -> All {
+        let node = |numerics| Subject::node(numerics, Some(2));
+        let peer = Subject::LlamaServer { threads: Some(2) };
+        let (numerics, threads) = (Numerics::Exact, Some(2));
+        let ring = |remote| Subject::Myzel {
+            numerics,
+            threads,
+            remote,
+        };
+        let sized = |bytes: u64| Memory {
+            resident: bytes << 20,
+            proportional: bytes << 20,
+        };
+        let chosen = [
+            figures(Subject::node(Numerics::Throughput, None), 100.0),
+            figures(Subject::LlamaServer { threads: None }, 100.0),
+        ];
+        All {
+            peer_features: "CPU : AVX2 = 1 | OPENMP = 1".to_owned(),
+            single: vec![
+                figures(node(Numerics::Throughput), 96.0),
+                figures(peer, 100.0),
+                figures(node(numerics), 90.0),
+            ],
+            memory: vec![(node(Numerics::Throughput), sized(110)), (peer, sized(100))],
+            rings: vec![vec![
+                figures(ring(0), 90.0),
+                figures(ring(1), 70.0),
+                figures(ring(2), 60.0),
+            ]],
+            beside: [chosen.to_vec(), chosen.to_vec()],
+        }
+    }
+
+    fn page_of(figures: &All, busy: f64) -> String {
+        let machine = Machine {
+            date: "2026-01-02".into(),
+            cpu: "A CPU".into(),
+            cores: 2,
+            memory_bytes: 8 << 30,
+            kernel: "6.1".into(),
+            system: "A system".into(),
+            compiler: "cc 12".into(),
+            revision: "abc".into(),
+            busy,
+        };
+        let peer = LlamaServer {
+            program: "/secret/place/llama-server".into(),
+            version: "version: 1".into(),
+            flags: "-x",
+        };
+        let loaded = Loaded {
+            build: "an engine".into(),
+            cpu_class: "x86_64 AVX2".into(),
+            architecture: "llama".into(),
+            kv_type: "f16".into(),
+            embedding_length: 1,
+            vocabulary: 1,
+            positions_max: 1,
+            positions_trained: 1,
+            flash_attention: true,
+        };
+        let ours = Ours {
+            myzel: "/secret/place/myzel".into(),
+            model: "/secret/place/m.gguf".into(),
+            version: "myzel 1".into(),
+            loaded,
+        };
+        page(&Facts {
+            command: "cargo xtask bench",
+            rounds: 3,
+            machine: &machine,
+            peer: &peer,
+            ours: &ours,
+            figures,
+        })
+    }
+
+    #[test]
+    fn the_page_says_what_was_found_where_and_how() {
+        let page = page_of(&all(), 0.0);
+        for text in [
+            "`cargo xtask bench`",
+            "A CPU, 2 cores, 8.0 GiB",
+            "0.96 (0.96–0.96) | ≥ 0.95 | met",
+            "0.78 (0.78–0.78) | ≥ 0.9  | **missed**",
+            "1.10 (1.10–1.10) | ≤ 1.15 | met",
+            "myzel up --api 127.0.0.1:PORT",
+            "llama-server --host 127.0.0.1 --port PORT",
+            "x86_64 AVX2",
+            "CPU : AVX2 = 1 | OPENMP = 1",
+            "an answer of 128 tokens to a prompt of 36",
+        ] {
+            assert!(page.contains(text), "{text:?} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn no_path_of_the_machine_is_on_the_page() {
+        assert!(!page_of(&all(), 0.0).contains("/secret"));
+    }
+
+    #[test]
+    fn a_busy_machine_is_named() {
+        assert!(!page_of(&all(), 0.02).contains("Preliminary"));
+        assert!(page_of(&all(), 0.5).contains("other programs used 50 %"));
+    }
+}

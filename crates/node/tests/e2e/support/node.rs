@@ -167,12 +167,7 @@ impl Setup {
             settles(BURIAL, || engine_hosts(pid).is_empty()),
             "an engine-host is left behind"
         );
-        let said = failed(&output);
-        assert!(
-            !said.contains("Endpoint dropped"),
-            "the endpoint was not closed: {said}"
-        );
-        said
+        failed(&output)
     }
 
     /// Starts the process.
