@@ -173,6 +173,8 @@ impl Server {
         let extra = axum::Router::new().route("/myzel/x", axum::routing::get(|| async { "extra" }));
         let router = router(Arc::clone(&script), config.clone()).merge(extra);
         let task = tokio::spawn(serve(listener, router, config.clone()));
+        // The workspace builds reqwest without a provider of its own, and it wants one even for plain HTTP.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .timeout(PATIENCE)
             .no_proxy()

@@ -3,14 +3,18 @@
 use crate::support::hub::{BeforePiece, Hub, catalogue};
 use crate::support::node::{Setup, says};
 use crate::support::processes::BINARY;
+use crate::support::wait::{PATIENCE, settles};
 use proto::ids::Hash;
 use specimen::{Family, Shape, Weights};
 use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+/// What the first pull is to have before its disk fills up, in bytes.
+const ARRIVED_BYTES: u64 = 256 << 10;
 /// Mounts a disk of 6 MiB that ends with this shell, pulls until it is full, shows what is left, makes room, pulls again.
 const SCRIPT: &str = r#"
 mount -t tmpfs -o size=6m tmpfs "$DISK" || exit 99
@@ -21,9 +25,20 @@ rm "$DISK/ballast"
 find "$DISK" -type f -size +0 | sed "s|^$DISK/|then: |"
 "#;
 
-/// Takes all room of the disk, seen through the shell's own mounts.
+/// Takes all room of the disk, seen through the shell's own mounts, once some of the download is on it.
 fn fill(shell: u32, disk: &str) {
-    let mut file = File::create(format!("/proc/{shell}/root{disk}/ballast")).unwrap();
+    let disk = PathBuf::from(format!("/proc/{shell}/root{disk}"));
+    let arrived = || {
+        let folders = std::fs::read_dir(disk.join("models/staging")).unwrap();
+        let mut parts = folders.map(|folder| folder.unwrap().path().join("hub.part"));
+        parts.any(|part| part.metadata().is_ok_and(|part| part.len() > ARRIVED_BYTES))
+    };
+    // The network is ahead of the disk by what its buffers hold.
+    assert!(
+        settles(PATIENCE, arrived),
+        "nothing of the download reaches the disk"
+    );
+    let mut file = File::create(disk.join("ballast")).unwrap();
     while file.write_all(&[1; 4096]).is_ok() {}
 }
 
@@ -120,7 +135,7 @@ async fn a_disk_that_fills_up_is_named_and_the_pull_goes_on_when_there_is_room()
     let starts = hub.starts();
     assert!(
         starts.len() == 2 && starts[1] > 0,
-        "it went on where it was: {starts:?}"
+        "it went on where it was: {starts:?}\n{out}{err}"
     );
     assert!(
         second.contains(&format!("then: models/{}.gguf", Hash::of(&file))),
