@@ -37,6 +37,7 @@ pub mod admission;
 mod dial;
 mod end;
 mod endpoint;
+mod floor;
 pub mod hop;
 pub mod limits;
 pub mod links;

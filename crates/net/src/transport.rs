@@ -1,5 +1,6 @@
 //! How QUIC is set up: windows, streams, time-outs, congestion control.
 
+use crate::floor::FloorConfig;
 use crate::limits::{
     IDLE_MS, KEEP_ALIVE_MS, SEND_WINDOW_BYTES, STRANGER_WINDOW_BYTES, STREAMS_MAX, WINDOW_BYTES,
 };
@@ -11,7 +12,8 @@ use std::time::Duration;
 /// What decides how fast to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Congestion {
-    /// BBR version 3 (draft-ietf-ccwg-bbr): follows measured bandwidth, keeps its speed when packets get lost.
+    /// BBR version 3 (draft-ietf-ccwg-bbr): follows measured bandwidth, keeps its speed when packets get lost. With
+    /// a floor (module `floor`), since its estimate collapses in silence.
     #[default]
     Bbr3,
     /// Cubic (RFC 9438): takes every loss for congestion. For comparison.
@@ -23,7 +25,7 @@ pub enum Congestion {
 /// A connection begins with the window for strangers; [`trust`] widens it.
 pub(crate) fn config(congestion: Congestion) -> QuicTransportConfig {
     let factory: Arc<dyn ControllerFactory + Send + Sync> = match congestion {
-        Congestion::Bbr3 => Arc::new(Bbr3Config::default()),
+        Congestion::Bbr3 => Arc::new(FloorConfig(Arc::new(Bbr3Config::default()))),
         Congestion::Cubic => Arc::new(CubicConfig::default()),
     };
     QuicTransportConfig::builder()
