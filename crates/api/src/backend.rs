@@ -75,6 +75,22 @@ pub struct GenerateRequest {
     pub seed: Option<u64>,
     /// The most tokens to answer with, at least 1; `None` is as many as the context has room for.
     pub max_tokens: Option<u32>,
+    /// Who asks.
+    pub caller: Caller,
+}
+
+/// Who asks: the bearer key as it was sent; requests without one are all from the same caller. Never written to a log.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Caller(pub Option<String>);
+
+impl std::fmt::Debug for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "Caller(with a key)"
+        } else {
+            "Caller(without a key)"
+        })
+    }
 }
 
 /// One message of a conversation.

@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`.
 
 use crate::BODY_WAIT_MAX;
-use crate::backend::{Backend, Generation};
+use crate::backend::{Backend, Caller, Generation};
 use crate::body;
 use crate::fault::Fault;
 use crate::reply::{Reply, Step};
@@ -11,6 +11,8 @@ use crate::routes::App;
 use crate::stream;
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -34,14 +36,16 @@ pub(crate) async fn completions<B: Backend>(
 
 async fn answer<B: Backend>(app: &App<B>, request: Request) -> Result<Response, Fault> {
     let place = place(app)?;
+    let caller = caller(request.headers());
     let body = body::read(request.into_body(), BODY_WAIT_MAX).await?;
     let ChatRequest {
-        generate,
+        mut generate,
         stops,
         stream,
         include_usage,
     } = ChatRequest::parse(&body)?;
     drop(body);
+    generate.caller = caller;
     let generation = tokio::select! {
         biased;
         () = app.config.shutdown.cancelled() => return Err(Fault::shutting_down()),
@@ -73,6 +77,14 @@ async fn answer<B: Backend>(app: &App<B>, request: Request) -> Result<Response, 
         },
         app.config.keep_alive,
     ))
+}
+
+/// The bearer key. What is no such header counts as none: keys are not checked here.
+fn caller(headers: &HeaderMap) -> Caller {
+    let value = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let key = value.and_then(|value| value.split_once(' '));
+    let bearer = key.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    Caller(bearer.map(|(_, key)| key.trim().to_owned()))
 }
 
 /// A place among the requests that are served at once, before anything of the body is kept.

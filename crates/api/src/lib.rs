@@ -48,8 +48,8 @@ mod stream;
 pub mod text;
 
 pub use backend::{
-    Backend, ChatMessage, Finish, GenerateEvent, GenerateRequest, Generation, Health, HealthState,
-    ModelCard, Role,
+    Backend, Caller, ChatMessage, Finish, GenerateEvent, GenerateRequest, Generation, Health,
+    HealthState, ModelCard, Role,
 };
 pub use fault::Fault;
 pub use routes::router;

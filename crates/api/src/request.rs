@@ -9,7 +9,7 @@ mod lenient;
 
 pub use json::DEPTH_MAX;
 
-use crate::backend::{ChatMessage, GenerateRequest, Role};
+use crate::backend::{Caller, ChatMessage, GenerateRequest, Role};
 use crate::fault::Fault;
 use lenient::{Content, Part, Shape, Texts};
 use serde::Deserialize;
@@ -54,6 +54,7 @@ impl ChatRequest {
             top_k: top_k(wire.top_k.as_ref())?,
             seed: seed(wire.seed.as_ref())?,
             max_tokens: max_tokens(&wire.max_completion_tokens, &wire.max_tokens)?,
+            caller: Caller::default(),
         };
         Ok(Self {
             generate,

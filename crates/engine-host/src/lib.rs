@@ -7,17 +7,21 @@
 //! close and starts another; a native fault never takes the node down.
 //!
 //! One thread does everything but ggml's own workers' part. Between steps it takes what calls have come ([`pipe`]), gathers runs
-//! that fit into one step ([`schedule`]), computes the step ([`parts`], over the safe wrappers in [`llama`]) and writes the
-//! replies ([`serve`]). So there are no locks, and no wake-up of another thread between a call and its computation.
+//! that fit into one step ([`schedule`]), computes the step ([`engine`], over [`parts`] and the safe wrappers in [`llama`]) and
+//! writes the replies ([`serve`]). So there are no locks, and no wake-up of another thread between a call and its computation.
+//! What earlier prompts left in the caches is used again ([`prefix`]), and a session that decodes alone guesses ahead ([`draft`]).
 //!
 //! It ends when the pipe closes, when the parent dies (`PR_SET_PDEATHSIG`), or by abort.
 //!
 //! *Invariant:* no file, socket or clock of the node is reachable from here except the model files named in
 //! [`proto::host::LoadSpec`] and the pipe.
 
+mod draft;
+mod engine;
 pub mod llama;
 pub mod parts;
 mod pipe;
+mod prefix;
 mod schedule;
 mod serve;
 mod threads;

@@ -5,9 +5,10 @@
 use crate::llama::{
     Context, ContextSpec, Input, LoadError, Model, Pool, Slice, StepError, Wanted, cpu_class,
 };
+use crate::prefix::{Begin, Slots};
 use proto::host::{LoadSpec, Loaded, Role, SESSIONS_MAX};
-use proto::ids::SessionId;
-use std::collections::{BTreeSet, HashMap};
+use proto::ids::{SessionId, ShareScope};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// The longest context that is set up when none is asked for, in positions.
@@ -97,7 +98,7 @@ pub struct SessionSlice<'a> {
 pub struct Parts {
     parts: Vec<Part>,
     sequences: HashMap<SessionId, u32>,
-    free: BTreeSet<u32>,
+    slots: Slots,
     positions_max: u32,
     sessions_max: u32,
     step_rows_max: u32,
@@ -160,7 +161,7 @@ impl Parts {
         Ok(Self {
             parts,
             sequences: HashMap::new(),
-            free: (0..spec.sessions_max).collect(),
+            slots: Slots::new(spec.sessions_max),
             positions_max,
             sessions_max: spec.sessions_max,
             step_rows_max,
@@ -274,13 +275,62 @@ impl Parts {
             });
         }
         if sequence.is_none() {
-            let sequence = self
-                .free
-                .pop_first()
-                .ok_or(SessionError::Full(self.sessions_max))?;
-            self.sequences.insert(session, sequence);
+            self.open(session, None, &[])?;
         }
         Ok(())
+    }
+
+    /// Opens a session of a whole model that begins with `tokens`; returns how many of their rows it need not compute.
+    /// An open session needs all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Full`].
+    pub fn begin(
+        &mut self,
+        session: SessionId,
+        scope: Option<ShareScope>,
+        tokens: &[i32],
+    ) -> Result<u32, SessionError> {
+        if self.sequences.contains_key(&session) {
+            return Ok(0);
+        }
+        let shares = self
+            .part(Role::Whole)
+            .is_ok_and(|part| part.context.model().trims());
+        self.open(session, scope.filter(|_| shares), tokens)
+    }
+
+    fn open(
+        &mut self,
+        session: SessionId,
+        scope: Option<ShareScope>,
+        tokens: &[i32],
+    ) -> Result<u32, SessionError> {
+        let opened = self.slots.open(scope, tokens);
+        let (sequence, begin) = opened.ok_or(SessionError::Full(self.sessions_max))?;
+        let rows = match begin {
+            Begin::Empty => 0,
+            Begin::Keep { rows } | Begin::Copy { rows, .. } => rows as u32,
+        };
+        for part in &mut self.parts {
+            if let Begin::Copy { from, .. } = begin {
+                part.context.copy(from, sequence);
+            }
+            // Cutting back to nothing always works; a whole cache that shares has been found to cut anywhere.
+            part.context.trim(sequence, rows);
+            part.lengths[sequence as usize] = rows;
+        }
+        self.sequences.insert(session, sequence);
+        Ok(rows)
+    }
+
+    /// The tokens in an open session's cache; known for whole models only.
+    #[must_use]
+    pub fn tokens(&self, session: SessionId) -> &[i32] {
+        self.sequences
+            .get(&session)
+            .map_or(&[], |sequence| self.slots.tokens(*sequence))
     }
 
     /// Positions in a session's cache in a part; 0 when it is not open.
@@ -320,6 +370,9 @@ impl Parts {
             Ok(rows) => {
                 for slice in &sorted {
                     part.lengths[slice.sequence as usize] += part.context.rows_of(slice) as u32;
+                    if let (Role::Whole, Input::Tokens(tokens)) = (role, slice.input) {
+                        self.slots.computed(slice.sequence, tokens);
+                    }
                 }
                 let mut out = vec![Vec::new(); slices.len()];
                 for (at, values) in order.into_iter().zip(rows) {
@@ -354,17 +407,19 @@ impl Parts {
             }
             *at = length;
         }
+        self.slots.trim(sequence, length as usize);
         Ok(())
     }
 
-    /// Forgets a session; unknown ones are ignored.
+    /// Forgets a session; unknown ones are ignored. What it computed may stay for others of its scope.
     pub fn close(&mut self, session: SessionId) {
-        if let Some(sequence) = self.sequences.remove(&session) {
+        if let Some(sequence) = self.sequences.remove(&session)
+            && !self.slots.close(sequence)
+        {
             for part in &mut self.parts {
                 part.context.trim(sequence, 0);
                 part.lengths[sequence as usize] = 0;
             }
-            self.free.insert(sequence);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Which runs go into the next step.
 //!
-//! Each session has its runs in the order they came; sessions take turns. The session whose turn it is decides what the step
-//! computes: a chunk of a long run alone, or its single row together with the single rows of all other sessions that wait
-//! for the same part.
+//! Each session has its runs in the order they came. A step computes either one row each of several sessions (*decoding*), or
+//! a chunk of one long run (*prefill*). While both wait they alternate, and the chunk is then so short that decoding
+//! sessions hardly notice it. Long runs go one after the other, the one with the fewest rows left first, so that the
+//! first tokens of most callers come early; whoever is passed over gains with every chunk, so nobody waits for ever.
 
 use proto::host::{Role, Run};
 use proto::ids::SessionId;
@@ -21,17 +22,49 @@ pub(crate) struct Pending {
     pub(crate) rows: usize,
     /// How many of them are computed.
     pub(crate) done: usize,
+    /// How many the next step computes; guesses behind them not counted.
+    pub(crate) next: usize,
     /// What came out so far.
     pub(crate) out: Vec<f32>,
+    /// Rows that others computed while this waited, since its last chunk.
+    pub(crate) passed: usize,
 }
 
 impl Pending {
-    /// Rows of the next step: up to the next line of the absolute grid of `step_rows_max`.
-    pub(crate) fn next_rows(&self, step_rows_max: u32) -> usize {
-        let at = self.run.position as usize + self.done;
-        let grid = step_rows_max as usize;
-        (self.rows - self.done).min(grid - at % grid)
+    /// A run of `rows` rows, nothing of it computed.
+    pub(crate) fn new(id: u64, run: Run, rows: usize) -> Self {
+        Self {
+            id,
+            run,
+            values: Vec::new(),
+            rows,
+            done: 0,
+            next: 0,
+            out: Vec::new(),
+            passed: 0,
+        }
     }
+
+    fn left(&self) -> usize {
+        self.rows - self.done
+    }
+
+    /// Rows of a chunk: up to the next line of the absolute grid of `grid` rows.
+    fn chunk(&self, grid: usize) -> usize {
+        let at = self.run.position as usize + self.done;
+        self.left().min(grid - at % grid)
+    }
+}
+
+/// How large steps may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StepSize {
+    /// Rows of a chunk while nobody decodes.
+    pub(crate) alone: usize,
+    /// Rows of a chunk while others decode.
+    pub(crate) beside: usize,
+    /// Sessions that decode in one step at most.
+    pub(crate) sessions: usize,
 }
 
 /// Runs waiting for their turn.
@@ -40,6 +73,8 @@ pub(crate) struct Schedule {
     waiting: HashMap<SessionId, VecDeque<Pending>>,
     /// Sessions with waiting runs, the next to be served first.
     turns: VecDeque<SessionId>,
+    /// Whether the last step was a decoding one, so that a chunk is next.
+    decoded: bool,
 }
 
 impl Schedule {
@@ -47,12 +82,17 @@ impl Schedule {
         self.turns.is_empty()
     }
 
+    /// Sessions that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.turns.len()
+    }
+
     /// Puts a run behind all others of its session.
     pub(crate) fn push(&mut self, pending: Pending) {
         self.entry(pending.run.session).push_back(pending);
     }
 
-    /// Puts a run that is not finished before all others of its session; its turn comes after everybody else's.
+    /// Puts a run that is not finished before all others of its session.
     pub(crate) fn put_back(&mut self, pending: Pending) {
         self.entry(pending.run.session).push_front(pending);
     }
@@ -64,32 +104,84 @@ impl Schedule {
         self.waiting.entry(session).or_default()
     }
 
-    /// Takes the runs of the next step: one of several rows, or several of one row in the same part.
-    pub(crate) fn next(&mut self, step_rows_max: u32) -> Vec<Pending> {
-        let Some(&first) = self.turns.front() else {
-            return Vec::new();
+    fn front(&self, session: &SessionId) -> Option<&Pending> {
+        self.waiting.get(session).and_then(VecDeque::front)
+    }
+
+    /// Takes the runs of the next step, their [`Pending::next`] set.
+    pub(crate) fn next(&mut self, size: StepSize) -> Vec<Pending> {
+        let single = |session: &&SessionId| self.front(session).is_some_and(|p| p.left() == 1);
+        let first_single = self.turns.iter().find(single).copied();
+        let first_long = self.shortest();
+        match (first_single, first_long) {
+            (Some(session), long) if long.is_none() || !self.decoded => {
+                self.decoded = true;
+                self.decode(session, size.sessions)
+            }
+            (beside, Some(session)) => {
+                self.decoded = false;
+                let grid = if beside.is_some() {
+                    size.beside
+                } else {
+                    size.alone
+                };
+                self.prefill(session, grid)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The session whose long run is next: the fewest rows left, less what it had to let pass.
+    fn shortest(&self) -> Option<SessionId> {
+        let left = |session: &SessionId| {
+            let pending = self.front(session)?;
+            let rows = pending.left();
+            (rows > 1).then(|| rows.saturating_sub(pending.passed))
         };
-        let front = |queue: &VecDeque<Pending>| -> Option<(Role, usize)> {
-            queue.front().map(|p| (p.run.role, p.rows - p.done))
+        let longs = self.turns.iter().filter_map(|s| Some((*s, left(s)?)));
+        longs
+            .min_by_key(|(_, left)| *left)
+            .map(|(session, _)| session)
+    }
+
+    fn decode(&mut self, first: SessionId, sessions: usize) -> Vec<Pending> {
+        let role: Option<Role> = self.front(&first).map(|p| p.run.role);
+        let fits = |s: &&SessionId| {
+            self.front(s)
+                .is_some_and(|p| p.left() == 1 && Some(p.run.role) == role)
         };
-        let Some((role, rows)) = self.waiting.get(&first).and_then(front) else {
-            return Vec::new();
-        };
-        let together: Vec<SessionId> = if rows > 1 {
-            vec![first]
-        } else {
-            let fits = |s: &&SessionId| self.waiting.get(s).and_then(front) == Some((role, 1));
-            self.turns
-                .iter()
-                .filter(fits)
-                .take(step_rows_max as usize)
-                .copied()
-                .collect()
-        };
-        together
+        let together: Vec<SessionId> = self
+            .turns
             .iter()
-            .filter_map(|session| self.take(*session))
-            .collect()
+            .filter(fits)
+            .take(sessions)
+            .copied()
+            .collect();
+        let mut step = Vec::new();
+        for session in together {
+            step.extend(
+                self.take(session)
+                    .map(|pending| Pending { next: 1, ..pending }),
+            );
+        }
+        step
+    }
+
+    fn prefill(&mut self, session: SessionId, grid: usize) -> Vec<Pending> {
+        let Some(pending) = self.take(session) else {
+            return Vec::new();
+        };
+        let next = pending.chunk(grid);
+        for queue in self.waiting.values_mut() {
+            if let Some(passed) = queue.front_mut().filter(|p| p.left() > 1) {
+                passed.passed += next;
+            }
+        }
+        vec![Pending {
+            next,
+            passed: 0,
+            ..pending
+        }]
     }
 
     fn take(&mut self, session: SessionId) -> Option<Pending> {
@@ -116,6 +208,12 @@ mod tests {
     use super::*;
     use proto::host::Output;
 
+    const SIZE: StepSize = StepSize {
+        alone: 512,
+        beside: 64,
+        sessions: 4,
+    };
+
     fn pending(id: u64, session: u8, role: Role, rows: usize) -> Pending {
         let session = SessionId([session; 16]);
         let run = Run {
@@ -124,76 +222,106 @@ mod tests {
             position: 0,
             tokens: vec![0; rows],
             output: Output::Nothing,
+            scope: None,
         };
-        Pending {
-            id,
-            run,
-            values: Vec::new(),
-            rows,
-            done: 0,
-            out: Vec::new(),
-        }
+        Pending::new(id, run, rows)
     }
 
-    fn check(runs: &[(u64, u8, Role, usize)], steps: &[&[u64]]) {
+    /// Steps as (calls, rows of each); unfinished long runs are put back, as the host does.
+    fn check(runs: &[(u64, u8, Role, usize)], steps: &[(&[u64], usize)]) {
         let mut schedule = Schedule::default();
         for &(id, session, role, rows) in runs {
             schedule.push(pending(id, session, role, rows));
         }
         for step in steps {
-            let got: Vec<u64> = schedule.next(512).iter().map(|p| p.id).collect();
-            assert_eq!(&got, step);
+            let got = schedule.next(SIZE);
+            let ids: Vec<u64> = got.iter().map(|p| p.id).collect();
+            assert_eq!((ids.as_slice(), got[0].next), *step);
+            for mut pending in got {
+                pending.done += pending.next;
+                if pending.done < pending.rows {
+                    schedule.put_back(pending);
+                }
+            }
         }
         assert!(schedule.is_empty());
     }
 
+    use Role::{Head, Tail, Whole};
+
     #[test]
     fn single_rows_of_one_part_go_together() {
-        use Role::{Head, Tail};
         check(
             &[(1, 1, Tail, 1), (2, 2, Tail, 1), (3, 3, Head, 1)],
-            &[&[1, 2], &[3]],
+            &[(&[1, 2], 1), (&[3], 1)],
         );
     }
 
     #[test]
-    fn a_long_run_goes_alone_and_in_turn() {
-        use Role::Whole;
+    fn no_step_decodes_more_sessions_than_its_share() {
+        let runs: Vec<_> = (1..=6).map(|n| (u64::from(n), n, Tail, 1)).collect();
+        check(&runs, &[(&[1, 2, 3, 4], 1), (&[5, 6], 1)]);
+    }
+
+    #[test]
+    fn decoding_and_short_chunks_alternate() {
         check(
-            &[(1, 1, Whole, 1), (2, 2, Whole, 9), (3, 3, Whole, 1)],
-            &[&[1, 3], &[2]],
+            &[(1, 1, Whole, 1), (2, 2, Whole, 100), (3, 1, Whole, 1)],
+            &[(&[1], 1), (&[2], 64), (&[3], 1), (&[2], 36)],
         );
+        check(&[(2, 2, Whole, 600)], &[(&[2], 512), (&[2], 88)]);
+    }
+
+    #[test]
+    fn the_shortest_prompt_is_first() {
         check(
-            &[(2, 2, Whole, 9), (1, 1, Whole, 1), (3, 3, Whole, 1)],
-            &[&[2], &[1, 3]],
+            &[(1, 1, Whole, 700), (2, 2, Whole, 50), (3, 3, Whole, 60)],
+            &[(&[2], 50), (&[3], 60), (&[1], 512), (&[1], 188)],
+        );
+    }
+
+    #[test]
+    fn who_is_passed_over_gains() {
+        let mut schedule = Schedule::default();
+        schedule.push(pending(0, 0, Whole, 400));
+        let mut steps = 0;
+        loop {
+            schedule.push(pending(9, 9, Whole, 100));
+            steps += 1;
+            if schedule.next(SIZE)[0].id == 0 {
+                break;
+            }
+        }
+        assert_eq!(
+            steps, 4,
+            "300 rows passed before it was as short as the others"
         );
     }
 
     #[test]
     fn runs_of_one_session_keep_their_order() {
-        use Role::Whole;
         check(
             &[(1, 1, Whole, 1), (2, 1, Whole, 1), (3, 2, Whole, 1)],
-            &[&[1, 3], &[2]],
+            &[(&[1, 3], 1), (&[2], 1)],
         );
     }
 
     #[test]
-    fn steps_end_on_the_grid() {
-        let mut p = pending(1, 1, Role::Whole, 1000);
+    fn chunks_end_on_the_grid() {
+        let mut p = pending(1, 1, Whole, 1000);
         p.run.position = 500;
-        assert_eq!(p.next_rows(512), 12);
+        assert_eq!(p.chunk(512), 12);
         p.done = 12;
-        assert_eq!(p.next_rows(512), 512);
+        assert_eq!(p.chunk(512), 512);
         p.done = 524;
-        assert_eq!(p.next_rows(512), 476);
+        assert_eq!(p.chunk(512), 476);
     }
 
     #[test]
     fn a_removed_session_leaves_nothing_behind() {
         let mut schedule = Schedule::default();
-        schedule.push(pending(1, 1, Role::Whole, 1));
-        schedule.push(pending(2, 1, Role::Whole, 1));
+        schedule.push(pending(1, 1, Whole, 1));
+        schedule.push(pending(2, 1, Whole, 1));
         assert_eq!(schedule.remove(SessionId([1; 16])).len(), 2);
         assert!(schedule.is_empty());
     }

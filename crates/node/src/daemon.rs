@@ -506,6 +506,7 @@ impl Running {
             top_k: None,
             seed: Some(0),
             max_tokens: Some(FIRST_ANSWER_TOKENS),
+            caller: api::Caller::default(),
         };
         let mut generation = self.node.requests.generate(request).await?;
         loop {

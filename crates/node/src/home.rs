@@ -2,7 +2,7 @@
 
 use engine::{Answers, EngineError, Host, Launch, Supervisor};
 use proto::host::{Answer, Draw, Drawn, LoadSpec, Output, Part, Role, Run};
-use proto::ids::SessionId;
+use proto::ids::{SessionId, ShareScope};
 use proto::model::{Numerics, Sampling};
 use std::path::Path;
 use std::sync::Arc;
@@ -30,9 +30,9 @@ pub struct EngineSettings {
 }
 
 impl EngineSettings {
-    /// What an engine-host with these parts is told to load.
+    /// What an engine-host with these parts is told to load; `lanes` hosts take turns in a lap of the ring.
     #[must_use]
-    pub fn load(&self, parts: Vec<Part>) -> LoadSpec {
+    pub fn load(&self, parts: Vec<Part>, lanes: u32) -> LoadSpec {
         LoadSpec {
             parts,
             numerics: self.numerics,
@@ -40,6 +40,7 @@ impl EngineSettings {
             sessions_max: self.sessions_max,
             step_rows_max: STEP_ROWS,
             threads: self.threads,
+            lanes,
         }
     }
 }
@@ -66,7 +67,7 @@ impl Home {
     ///
     /// [`EngineError`] when it cannot load or dies.
     pub async fn start(settings: &EngineSettings, model: &Path) -> Result<Self, EngineError> {
-        let spec = settings.load(vec![part(Role::Whole, model)]);
+        let spec = settings.load(vec![part(Role::Whole, model)], 1);
         let supervisor = Supervisor::start(settings.launch.clone(), spec);
         supervisor.ready().await?;
         Ok(Self { supervisor })
@@ -91,6 +92,7 @@ pub struct HomeSession {
     /// What the next run computes, and where.
     next: (u32, Vec<i32>),
     tokens_left: u32,
+    scope: ShareScope,
     answers: Option<Answers>,
 }
 
@@ -101,9 +103,15 @@ impl Drop for HomeSession {
 }
 
 impl HomeSession {
-    /// A session that will answer `prompt` with at most `tokens_max` tokens.
+    /// A session that will answer `prompt` with at most `tokens_max` tokens; it shares prefixes with others of its scope.
     #[must_use]
-    pub fn new(host: Arc<Host>, prompt: Vec<i32>, sampling: Sampling, tokens_max: u32) -> Self {
+    pub fn new(
+        host: Arc<Host>,
+        prompt: Vec<i32>,
+        sampling: Sampling,
+        tokens_max: u32,
+        scope: ShareScope,
+    ) -> Self {
         let session = SessionId(rand::random());
         Self {
             host,
@@ -111,6 +119,7 @@ impl HomeSession {
             sampling,
             next: (0, prompt),
             tokens_left: tokens_max,
+            scope,
             answers: None,
         }
     }
@@ -166,6 +175,7 @@ impl HomeSession {
             position,
             tokens,
             output: Output::Token(draw),
+            scope: Some(self.scope),
         }
     }
 }

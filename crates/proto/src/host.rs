@@ -4,7 +4,7 @@
 //! number; replies carry it back and may come in another order. A [`Task::Run`] with a burst answers once a token.
 
 use crate::codec::Wire;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, ShareScope};
 use crate::model::{Numerics, Sampling};
 use minicbor::{CborLen, Decode, Encode};
 
@@ -78,6 +78,10 @@ pub struct LoadSpec {
     /// A fixed number of threads; `None` adapts to the cores that are free.
     #[n(5)]
     pub threads: Option<u32>,
+    /// Hosts that a lap of the ring goes through, this one included; 1 at home. The rows of sessions that decode are
+    /// computed in so many groups, so that each host of the ring has one to work on.
+    #[n(8)]
+    pub lanes: u32,
 }
 
 /// A piece of a model in an engine-host.
@@ -155,6 +159,10 @@ pub struct Run {
     /// What is wanted.
     #[n(4)]
     pub output: Output,
+    /// [`Role::Whole`] at position 0: the session may begin with what other sessions of the same scope have computed,
+    /// and leaves its own behind for them. `None` shares nothing.
+    #[n(5)]
+    pub scope: Option<ShareScope>,
 }
 
 /// What a run is to answer.
@@ -329,6 +337,18 @@ pub struct Stats {
     /// Resident memory of the process in bytes.
     #[n(6)]
     pub resident_bytes: u64,
+    /// Rows of prompts that were taken over from earlier sessions instead of being computed.
+    #[n(7)]
+    pub reused_rows: u64,
+    /// Tokens that were drafted, and how many of them were right.
+    #[n(8)]
+    pub drafted: u64,
+    /// Drafted tokens that were right.
+    #[n(9)]
+    pub accepted: u64,
+    /// Calls that wait for their turn.
+    #[n(10)]
+    pub waiting: u32,
 }
 
 /// Why a call was not carried out.

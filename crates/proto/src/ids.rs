@@ -103,6 +103,11 @@ id!(
     RingId,
     16
 );
+id!(
+    /// Who may share computed prefixes: equal for requests of one caller in one room, different for all others.
+    ShareScope,
+    16
+);
 
 impl Hash {
     /// Hashes `bytes` with BLAKE3.

@@ -332,7 +332,11 @@ impl Context {
                 Wanted::Last => row - 1..row,
                 Wanted::All => row - count..row,
             };
-            wanted.flat_map(|i| self.logits(i)).copied().collect()
+            let mut values = Vec::with_capacity(wanted.len() * self.vocabulary);
+            for i in wanted {
+                values.extend_from_slice(self.logits(i));
+            }
+            values
         };
         Ok(slices.iter().map(take).collect())
     }
@@ -344,6 +348,16 @@ impl Context {
             let start = sys::llama_get_logits_ith(self.raw.as_ptr(), row as i32);
             assert!(!start.is_null(), "row {row} was marked as an output");
             std::slice::from_raw_parts(start, self.vocabulary)
+        }
+    }
+
+    /// Copies a sequence's whole cache over another's; computed with the next step.
+    pub fn copy(&mut self, from: u32, to: u32) {
+        // SAFETY: the context is alive; both sequences are below `n_seq_max`, and each has a stream of its own, for
+        // which llama.cpp copies only whole caches: the negative bounds say all positions.
+        unsafe {
+            let memory = sys::llama_get_memory(self.raw.as_ptr());
+            sys::llama_memory_seq_cp(memory, from as i32, to as i32, -1, -1);
         }
     }
 

@@ -32,6 +32,7 @@ pub(crate) fn load(role: Role, path: &Path, numerics: Numerics, threads: u32) ->
         sessions_max: SESSIONS,
         step_rows_max: 512,
         threads: Some(threads),
+        lanes: 1,
     };
     let mut parts = Parts::load(&spec, threads).unwrap_or_else(|e| panic!("{e}"));
     parts.set_threads(threads);

@@ -1,5 +1,6 @@
 //! The path of one answer: prompt, limits, place, and then home or ring.
 
+mod places;
 mod run;
 
 pub(crate) use run::Reply;
@@ -7,15 +8,16 @@ pub(crate) use run::Reply;
 use crate::home::Home;
 use crate::ring::{Coordinator, Ring, State};
 use crate::status::{Answers, Rates};
-use api::{Backend, Fault, GenerateRequest, Generation, Health, HealthState, ModelCard};
+use api::{Backend, Caller, Fault, GenerateRequest, Generation, Health, HealthState, ModelCard};
 use engine::{EngineError, Host};
+use places::Places;
 use proto::host::{ChatMessage, Loaded, Tokenize};
-use proto::ids::Hash;
+use proto::ids::{Hash, ShareScope};
 use proto::model::Sampling;
 use run::{Job, Path};
 use std::sync::{Arc, Mutex, PoisonError};
 use store::models::Model;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 /// How far an answer may run ahead of its client, in tokens.
@@ -34,10 +36,10 @@ pub struct Requests {
     home: Mutex<Option<Arc<Home>>>,
     ring: Option<Arc<Coordinator>>,
     /// Requests that are computed at once.
-    places: Arc<Semaphore>,
-    sessions_max: u32,
+    places: Arc<Places>,
     rates: Arc<Mutex<Rates>>,
     tasks: TaskTracker,
+    salt: [u8; 32],
 }
 
 impl Requests {
@@ -55,10 +57,10 @@ impl Requests {
             created_s,
             home: Mutex::new(home.map(Arc::new)),
             ring,
-            places: Arc::new(Semaphore::new(sessions_max as usize)),
-            sessions_max,
+            places: Places::new(sessions_max),
             rates: Arc::default(),
             tasks: TaskTracker::new(),
+            salt: rand::random(),
         }
     }
 
@@ -71,7 +73,7 @@ impl Requests {
     /// Requests that are being answered.
     #[must_use]
     pub fn sessions(&self) -> u32 {
-        self.sessions_max - self.places.available_permits() as u32
+        self.places.taken()
     }
 
     /// The ring, where one was asked for.
@@ -143,6 +145,15 @@ impl Requests {
             parse_special: true,
         };
         host.tokenize(tokenize).await.map_err(|error| down(&error))
+    }
+
+    /// A caller as the engine knows it. Hashed with a number of this process, so that no key leaves it.
+    fn scope(&self, caller: &Caller) -> ShareScope {
+        let key = caller.0.as_deref().unwrap_or_default();
+        let text = [&self.salt, key.as_bytes()].concat();
+        let mut scope = [0; ShareScope::LEN];
+        scope.copy_from_slice(&Hash::of(&text).0[..ShareScope::LEN]);
+        ShareScope(scope)
     }
 
     fn sampling(&self, request: &GenerateRequest) -> Sampling {
@@ -242,6 +253,7 @@ impl Backend for Requests {
             host,
             prompt,
             sampling: self.sampling(&request),
+            caller: self.scope(&request.caller),
             tokens_max: request
                 .max_tokens
                 .unwrap_or(u32::MAX)

@@ -1,19 +1,20 @@
 //! An answer that has been admitted: waits for its place, computes, replies.
 
+use super::places::Places;
 use crate::home::{Home, HomeSession};
 use crate::ring::{Ring, session};
 use crate::status::Rates;
 use api::{Fault, Finish, GenerateEvent};
 use engine::Host;
 use proto::host::Drawn;
-use proto::ids::SessionId;
+use proto::ids::{SessionId, ShareScope};
 use proto::model::Sampling;
 use proto::ring::RETAINED_BYTES_MAX;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use swarm::session::{FinishReason, PlanError, RemoteStage, Session, SessionFault, SessionPlan};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 /// Where an answer is computed.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub(super) struct Job {
     pub(super) prompt: Vec<i32>,
     pub(super) sampling: Sampling,
     pub(super) tokens_max: u32,
+    /// Who asks: shares places fairly with others, and computed prefixes with nobody else.
+    pub(super) caller: ShareScope,
 }
 
 /// Where tokens go, and what is counted on the way.
@@ -113,16 +116,14 @@ impl Reply {
 }
 
 impl Job {
-    pub(super) async fn run(self, places: Arc<Semaphore>, reply: Reply) {
+    pub(super) async fn run(self, places: Arc<Places>, reply: Reply) {
         let prompt_tokens = self.prompt.len() as u64;
         let place = tokio::select! {
-            place = places.acquire_owned() => place,
+            place = places.take(self.caller) => place,
             () = reply.closed() => return,
         };
-        let end = match place {
-            Ok(_place) => self.compute(&reply).await,
-            Err(_) => Err(Fault::shutting_down()),
-        };
+        let end = self.compute(&reply).await;
+        drop(place);
         reply.end(end, prompt_tokens).await;
     }
 
@@ -137,7 +138,15 @@ impl Job {
     }
 
     async fn at_home(self, reply: &Reply) -> Result<FinishReason, Fault> {
-        let mut session = HomeSession::new(self.host, self.prompt, self.sampling, self.tokens_max);
+        let Self {
+            host,
+            prompt,
+            sampling,
+            tokens_max,
+            caller,
+            ..
+        } = self;
+        let mut session = HomeSession::new(host, prompt, sampling, tokens_max, caller);
         loop {
             match session.next().await.map_err(|error| super::down(&error))? {
                 Ok(drawn) => reply.token(drawn).await,

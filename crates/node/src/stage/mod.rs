@@ -346,7 +346,7 @@ impl Needs {
             sessions_max: open.sessions_max,
             ..self.engine.clone()
         };
-        let spec = settings.load(vec![part(Role::Middle, file)]);
+        let spec = settings.load(vec![part(Role::Middle, file)], 1);
         Supervisor::start(settings.launch, spec)
     }
 

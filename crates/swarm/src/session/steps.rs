@@ -47,6 +47,7 @@ impl Session {
             position: span.position,
             tokens: self.tokens[span.position as usize..span.end() as usize].to_vec(),
             output: Output::Rows,
+            scope: None,
         }))
     }
 
@@ -62,6 +63,7 @@ impl Session {
             position: span.position,
             tokens: Vec::new(),
             output: self.tail_output(span),
+            scope: None,
         };
         Some(Effect::RunTail { run, payload })
     }

@@ -151,6 +151,7 @@ impl Compute {
             position: self.position,
             tokens: Vec::new(),
             output: Output::Rows,
+            scope: None,
         }
     }
 }

@@ -1,0 +1,416 @@
+//! What exists once a model is loaded: its parts, the sampler, and what is measured.
+
+use crate::draft::{Drafting, look_up};
+use crate::llama::{Input, StepError, TextError, Wanted};
+use crate::parts::{Parts, PartsError, SessionSlice};
+use crate::schedule::{Pending, StepSize};
+use crate::threads::Threads;
+use proto::host::{Answer, Draw, Drawn, FailCode, Failed, LoadSpec, Loaded, Output, Role, Run};
+use proto::host::{Stats, Task};
+use proto::ids::SessionId;
+use proto::packet::{self, PAYLOAD_BYTES_MAX};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+use swarm::sampler::Sampler;
+
+/// How long a chunk may keep decoding sessions waiting, in seconds.
+const CHUNK_BESIDE_S: f64 = 0.1;
+/// The shortest chunk: smaller ones are computed at a much lower rate.
+const CHUNK_BESIDE_ROWS_MIN: usize = 32;
+/// By how much one chunk changes the measured rate.
+const WEIGHT: f64 = 0.3;
+
+/// A loaded model.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) parts: Parts,
+    sampler: Sampler,
+    threads: Threads,
+    stats: Stats,
+    lanes: u32,
+    /// Rows a second of chunks, as measured.
+    chunk_rate: Option<f64>,
+    drafting: HashMap<SessionId, Drafting>,
+}
+
+/// What a run's step brought.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) pending: Pending,
+    /// The tokens drawn, and the logits' head rows for [`Draw::then_head`].
+    pub(crate) drawn: Result<Vec<Drawn>, Failed>,
+    pub(crate) head: Vec<f32>,
+}
+
+impl Engine {
+    /// Loads what a specification names.
+    pub(crate) fn load(spec: &LoadSpec) -> Result<(Self, Loaded), PartsError> {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        let threads = Threads::new(spec.threads, cores);
+        let parts = Parts::load(spec, threads.most())?;
+        let loaded = parts.loaded(spec);
+        let engine = Self {
+            parts,
+            sampler: Sampler::default(),
+            threads,
+            stats: Stats::default(),
+            lanes: spec.lanes.max(1),
+            chunk_rate: None,
+            drafting: HashMap::new(),
+        };
+        Ok((engine, loaded))
+    }
+
+    /// How large the next step may be.
+    pub(crate) fn step_size(&self) -> StepSize {
+        let alone = self.parts.step_rows_max() as usize;
+        let fast = self.chunk_rate.unwrap_or(0.0) * CHUNK_BESIDE_S;
+        let chunks = fast as usize / CHUNK_BESIDE_ROWS_MIN;
+        StepSize {
+            alone,
+            beside: (chunks.max(1) * CHUNK_BESIDE_ROWS_MIN).min(alone),
+            sessions: (self.parts.sessions() as u32).div_ceil(self.lanes).max(1) as usize,
+        }
+    }
+
+    /// Answers what needs no step; `waiting` sessions wait for one.
+    pub(crate) fn answer(&mut self, task: Task, waiting: usize) -> Result<Answer, Failed> {
+        let text = |e: TextError| Failed {
+            code: FailCode::Unsupported,
+            detail: e.to_string(),
+        };
+        match task {
+            Task::Tokenize(t) => self
+                .parts
+                .model()
+                .tokenize(&t.text, t.add_special, t.parse_special)
+                .map(Answer::Tokens)
+                .map_err(text),
+            Task::Render(messages) => self
+                .parts
+                .model()
+                .render(&messages)
+                .map(Answer::Text)
+                .map_err(text),
+            Task::Trim(trim) => {
+                self.parts
+                    .trim(trim.session, trim.length)
+                    .map_err(Failed::from)?;
+                Ok(Answer::Done)
+            }
+            Task::Stats => Ok(Answer::Stats(Stats {
+                sessions: self.parts.sessions() as u32,
+                resident_bytes: resident_bytes(),
+                waiting: waiting as u32,
+                ..self.stats
+            })),
+            Task::Load(_) | Task::Run(_) | Task::Drop(_) => Err(bad_call("handled elsewhere")),
+        }
+    }
+
+    /// Checks a run's shape; returns its number of rows and its activations.
+    pub(crate) fn check(&self, run: &Run, payload: &[u8]) -> Result<(usize, Vec<f32>), Failed> {
+        let values = packet::f32_from_bytes(payload)
+            .ok_or_else(|| bad_call("the payload is not a number of f32 values"))?;
+        let takes_tokens = matches!(run.role, Role::Whole | Role::Head);
+        let width = self.parts.model().embedding_length() as usize;
+        let rows = if takes_tokens {
+            run.tokens.len()
+        } else {
+            values.len() / width
+        };
+        if rows == 0 || takes_tokens != values.is_empty() || takes_tokens == run.tokens.is_empty() {
+            return Err(bad_call(
+                "a part takes either tokens or activations, and at least one row",
+            ));
+        }
+        if !takes_tokens && values.len() % width != 0 {
+            return Err(bad_call("the payload is not a number of whole rows"));
+        }
+        let model = self.parts.model();
+        if let Some(token) = run.tokens.iter().find(|token| !model.knows(**token)) {
+            return Err(bad_call(&format!("token {token} is not in the vocabulary")));
+        }
+        let gives_rows = matches!(run.role, Role::Head | Role::Middle);
+        let row_bytes = self.parts.row_length(run.role)? * size_of::<f32>();
+        let fits = match run.output {
+            Output::Nothing => true,
+            Output::Rows => gives_rows && rows * row_bytes <= PAYLOAD_BYTES_MAX,
+            Output::Logits => !gives_rows && rows * row_bytes <= PAYLOAD_BYTES_MAX,
+            Output::Token(draw) => !gives_rows && draw.burst > 0,
+        };
+        if fits {
+            Ok((rows, values))
+        } else {
+            Err(bad_call("the output does not fit the part"))
+        }
+    }
+
+    /// Makes room for a run's rows; a new session may begin with rows that are there already.
+    pub(crate) fn admit(&mut self, pending: &mut Pending) -> Result<(), Failed> {
+        if pending.done > 0 {
+            return Ok(());
+        }
+        let run = &pending.run;
+        // Every row of the others is an answer, so none can be left out.
+        let skips = matches!(run.output, Output::Nothing | Output::Token(_));
+        if run.role == Role::Whole && run.position == 0 && skips {
+            let new = self.parts.begin(run.session, run.scope, &run.tokens)?;
+            self.stats.reused_rows += u64::from(new);
+            pending.done = new as usize;
+            pending.next = pending.next.min(pending.rows - pending.done);
+        }
+        let left = (pending.rows - pending.done) as u32;
+        let position = run.position + pending.done as u32;
+        Ok(self.parts.admit(run.session, run.role, position, left)?)
+    }
+
+    /// Adds guesses to a step that computes one row of one session.
+    pub(crate) fn guess(&mut self, step: &mut [Pending]) {
+        let [pending] = step else { return };
+        let Output::Token(draw) = pending.run.output else {
+            return;
+        };
+        let single = pending.rows == 1 && pending.run.role == Role::Whole && draw.burst > 1;
+        if !single || !self.parts.model().trims() {
+            return;
+        }
+        let session = pending.run.session;
+        let room = self.parts.positions_max() - pending.run.position - 1;
+        let most = self.drafting.entry(session).or_default().most();
+        let most = most.min(draw.burst as usize - 1).min(room as usize);
+        let mut text = self.parts.tokens(session).to_vec();
+        text.extend(&pending.run.tokens);
+        pending.run.tokens.extend(look_up(&text, most));
+    }
+
+    /// Computes the next rows of every run of a step.
+    pub(crate) fn compute(&mut self, step: &mut [Pending]) -> Result<Duration, StepError> {
+        let Some(role) = step.first().map(|pending| pending.run.role) else {
+            return Ok(Duration::ZERO);
+        };
+        let width = self.parts.model().embedding_length() as usize;
+        let slices: Vec<SessionSlice<'_>> = step.iter().map(|p| p.slice(width)).collect();
+        let threads = self.threads.choose();
+        if threads != self.stats.threads {
+            self.parts.set_threads(threads);
+            self.stats.threads = threads;
+        }
+        let begun = Instant::now();
+        let outs = self.parts.step(role, &slices)?;
+        let took = begun.elapsed();
+        self.count(step, took);
+        for (pending, out) in step.iter_mut().zip(outs) {
+            pending.done += pending.next;
+            if pending.run.output != Output::Nothing {
+                pending.out.extend(out);
+            }
+        }
+        Ok(took)
+    }
+
+    fn count(&mut self, step: &[Pending], took: Duration) {
+        let us = took.as_micros() as u64;
+        let rows: usize = step.iter().map(|pending| pending.next).sum();
+        if rows > step.len() {
+            self.stats.prefill_rows += rows as u64;
+            self.stats.prefill_us += us;
+            if rows >= CHUNK_BESIDE_ROWS_MIN {
+                let rate = rows as f64 / took.as_secs_f64();
+                let old = self.chunk_rate.unwrap_or(rate);
+                self.chunk_rate = Some(old + WEIGHT * (rate - old));
+            }
+        } else {
+            self.stats.decode_rows += rows as u64;
+            self.stats.decode_us += us;
+        }
+    }
+
+    /// Takes back what a failed run had computed, and the session if it was its first.
+    pub(crate) fn undo(&mut self, pending: &Pending) {
+        let Run {
+            session, position, ..
+        } = pending.run;
+        if position == 0 || self.parts.trim(session, position).is_err() {
+            self.close(session);
+        }
+    }
+
+    /// Forgets a session.
+    pub(crate) fn close(&mut self, session: SessionId) {
+        self.drafting.remove(&session);
+        self.parts.close(session);
+    }
+
+    /// Draws the tokens behind the last rows of runs, and runs the head on them where that is wanted.
+    pub(crate) fn draw(&mut self, drawing: Vec<(Pending, Draw)>, took: Duration) -> Vec<Outcome> {
+        let mut outcomes: Vec<(Outcome, Draw)> = drawing
+            .into_iter()
+            .map(|(mut pending, draw)| {
+                let logits = std::mem::take(&mut pending.out);
+                let drawn = self.drawn(&pending, &draw, &logits, took);
+                let head = Vec::new();
+                (
+                    Outcome {
+                        pending,
+                        drawn,
+                        head,
+                    },
+                    draw,
+                )
+            })
+            .collect();
+        self.heads(&mut outcomes);
+        outcomes.into_iter().map(|(outcome, _)| outcome).collect()
+    }
+
+    /// The token behind a run's last row, and those behind the guesses that were right.
+    fn drawn(
+        &mut self,
+        pending: &Pending,
+        draw: &Draw,
+        logits: &[f32],
+        took: Duration,
+    ) -> Result<Vec<Drawn>, Failed> {
+        let guesses = pending.guesses();
+        let mut drawn = Vec::with_capacity(guesses.len() + 1);
+        let first = pending.run.position + pending.rows as u32;
+        let length = logits.len() / (guesses.len() + 1);
+        for (at, row) in logits.chunks(length.max(1)).enumerate() {
+            let token = self.token(row, draw, first + at as u32)?;
+            let right = !token.end && guesses.get(at) == Some(&token.token);
+            drawn.push(token);
+            if !right {
+                break;
+            }
+        }
+        self.settle(pending, drawn.len(), took)?;
+        Ok(drawn)
+    }
+
+    /// Forgets the rows of wrong guesses, and learns whether guessing pays.
+    fn settle(&mut self, pending: &Pending, drawn: usize, took: Duration) -> Result<(), Failed> {
+        let Run {
+            session, position, ..
+        } = pending.run;
+        let guesses = pending.guesses().len();
+        if guesses > 0 {
+            self.stats.drafted += guesses as u64;
+            self.stats.accepted += drawn as u64 - 1;
+            self.parts.trim(session, position + drawn as u32)?;
+        }
+        if let Some(drafting) = self.drafting.get_mut(&session) {
+            match guesses {
+                0 => drafting.plain(took),
+                guesses => drafting.drafted(guesses, drawn - 1, took),
+            }
+        }
+        Ok(())
+    }
+
+    fn token(&mut self, logits: &[f32], draw: &Draw, position: u32) -> Result<Drawn, Failed> {
+        let token = self
+            .sampler
+            .sample(logits, &draw.sampling, position)
+            .map_err(|error| Failed {
+                code: FailCode::Compute,
+                detail: error.to_string(),
+            })?;
+        let model = self.parts.model();
+        Ok(Drawn {
+            token,
+            position,
+            piece: model.piece(token),
+            end: model.ends(token),
+        })
+    }
+
+    /// Runs the head, in one step, on the tokens of those runs that want it.
+    fn heads(&mut self, outcomes: &mut [(Outcome, Draw)]) {
+        let mut runs = Vec::new();
+        for (at, (outcome, draw)) in outcomes.iter().enumerate() {
+            let session = outcome.pending.run.session;
+            let Some(last) = outcome.drawn.as_ref().ok().and_then(|drawn| drawn.last()) else {
+                continue;
+            };
+            // A head that cannot take the token has a full cache: the node sees that by the position.
+            let wanted = draw.then_head && !last.end;
+            if wanted
+                && self
+                    .parts
+                    .admit(session, Role::Head, last.position, 1)
+                    .is_ok()
+            {
+                runs.push((at, session, last.position, [last.token]));
+            }
+        }
+        if runs.is_empty() {
+            return;
+        }
+        let slices: Vec<SessionSlice<'_>> = runs
+            .iter()
+            .map(|(_, session, position, token)| SessionSlice {
+                session: *session,
+                position: *position,
+                input: Input::Tokens(token),
+                wanted: Wanted::All,
+            })
+            .collect();
+        let begun = Instant::now();
+        if let Ok(rows) = self.parts.step(Role::Head, &slices) {
+            for ((at, ..), values) in runs.iter().zip(rows) {
+                outcomes[*at].0.head = values;
+            }
+        }
+        self.stats.decode_us += begun.elapsed().as_micros() as u64;
+    }
+}
+
+pub(crate) fn bad_call(detail: &str) -> Failed {
+    Failed {
+        code: FailCode::BadCall,
+        detail: detail.to_owned(),
+    }
+}
+
+impl Pending {
+    /// The guessed tokens behind the run's own.
+    fn guesses(&self) -> &[i32] {
+        self.run.tokens.get(self.rows..).unwrap_or(&[])
+    }
+
+    fn slice(&self, width: usize) -> SessionSlice<'_> {
+        let rows = self.done..self.done + self.next;
+        let input = if self.run.tokens.is_empty() {
+            Input::Rows(&self.values[rows.start * width..rows.end * width])
+        } else {
+            Input::Tokens(&self.run.tokens[rows.start..rows.end + self.guesses().len()])
+        };
+        let wanted = match self.run.output {
+            Output::Nothing => Wanted::Nothing,
+            Output::Rows | Output::Logits => Wanted::All,
+            Output::Token(_) if !self.guesses().is_empty() => Wanted::All,
+            Output::Token(_) if rows.end == self.rows => Wanted::Last,
+            Output::Token(_) => Wanted::Nothing,
+        };
+        let position = self.run.position + self.done as u32;
+        SessionSlice {
+            session: self.run.session,
+            position,
+            input,
+            wanted,
+        }
+    }
+}
+
+/// Resident memory of this process, 0 where it cannot be read (see proc(5), statm).
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|statm| statm.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .unwrap_or(0);
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten();
+    pages * page.unwrap_or(4096) as u64
+}

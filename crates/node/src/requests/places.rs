@@ -1,0 +1,204 @@
+//! Places among the requests that are computed at once, shared fairly between callers.
+//!
+//! A place that becomes free goes to the waiting caller who holds the fewest, of equal ones to the one who waits longest. So
+//! who is alone may have them all, and among those who wait nobody gets more than an equal share: with four of them, a
+//! quarter. No place stays empty while somebody waits.
+
+use proto::ids::ShareScope;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// All places of a node.
+#[derive(Debug)]
+pub(super) struct Places {
+    total: u32,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Places held, by caller.
+    held: HashMap<ShareScope, u32>,
+    taken: u32,
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    caller: ShareScope,
+    place: oneshot::Sender<Place>,
+}
+
+/// A place; free again when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    caller: ShareScope,
+    places: Arc<Places>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.give_back(self.caller);
+    }
+}
+
+impl Places {
+    pub(super) fn new(total: u32) -> Arc<Self> {
+        Arc::new(Self {
+            total,
+            inner: Mutex::default(),
+        })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Places that are taken.
+    pub(super) fn taken(&self) -> u32 {
+        self.inner().taken
+    }
+
+    /// Waits for a place. Whoever stops waiting gives way to the others.
+    pub(super) async fn take(self: Arc<Self>, caller: ShareScope) -> Place {
+        let (place, granted) = oneshot::channel();
+        self.inner().waiting.push_back(Waiting { caller, place });
+        self.grant();
+        granted
+            .await
+            .expect("a waiting place lives as long as the places")
+    }
+
+    fn give_back(self: &Arc<Self>, caller: ShareScope) {
+        self.inner().release(caller);
+        self.grant();
+    }
+
+    /// Hands out what is free.
+    fn grant(self: &Arc<Self>) {
+        loop {
+            let Some(Waiting { caller, place }) = self.inner().next(self.total) else {
+                return;
+            };
+            let granted = Place {
+                caller,
+                places: Arc::clone(self),
+            };
+            // Who went away in this moment returns the place by dropping it.
+            drop(place.send(granted));
+        }
+    }
+}
+
+impl Inner {
+    fn held_by(&self, caller: ShareScope) -> u32 {
+        self.held.get(&caller).copied().unwrap_or(0)
+    }
+
+    /// Takes the next waiting caller off the queue and counts the place as theirs.
+    fn next(&mut self, total: u32) -> Option<Waiting> {
+        self.waiting.retain(|waiting| !waiting.place.is_closed());
+        if self.taken >= total {
+            return None;
+        }
+        let waiting = self.waiting.iter().enumerate();
+        let (at, _) = waiting.min_by_key(|(_, waiting)| self.held_by(waiting.caller))?;
+        let next = self.waiting.remove(at)?;
+        self.taken += 1;
+        *self.held.entry(next.caller).or_default() += 1;
+        Some(next)
+    }
+
+    fn release(&mut self, caller: ShareScope) {
+        self.taken -= 1;
+        if let Some(held) = self.held.get_mut(&caller) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&caller);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use std::pin::Pin;
+
+    type Take = Pin<Box<dyn Future<Output = Place>>>;
+
+    fn ask(places: &Arc<Places>, caller: u8) -> Take {
+        Box::pin(Arc::clone(places).take(ShareScope([caller; 16])))
+    }
+
+    /// Which of the callers have got their place by now; each is polled once.
+    fn granted(asked: &mut [Take]) -> Vec<Option<Place>> {
+        asked.iter_mut().map(|take| take.now_or_never()).collect()
+    }
+
+    #[test]
+    fn who_is_alone_has_them_all() {
+        let places = Places::new(8);
+        let mut asked: Vec<Take> = (0..10).map(|_| ask(&places, 1)).collect();
+        let got = granted(&mut asked);
+        assert_eq!(got.iter().filter(|place| place.is_some()).count(), 8);
+        assert_eq!(places.taken(), 8);
+        drop(got);
+        assert_eq!(places.taken(), 2, "the two that waited have theirs");
+        drop(asked);
+        assert_eq!(places.taken(), 0, "they went away before they saw it");
+    }
+
+    #[test]
+    fn a_free_place_goes_to_who_holds_the_fewest() {
+        let places = Places::new(4);
+        let mut greedy: Vec<Take> = (0..6).map(|_| ask(&places, 1)).collect();
+        let mut held = granted(&mut greedy[..4]);
+        assert!(greedy[4].as_mut().now_or_never().is_none());
+        let mut modest = ask(&places, 2);
+        assert!(modest.as_mut().now_or_never().is_none(), "all are taken");
+        held.pop();
+        assert!(greedy[4].as_mut().now_or_never().is_none());
+        assert!(modest.as_mut().now_or_never().is_some());
+    }
+
+    #[test]
+    fn those_who_wait_get_equal_shares() {
+        let mut inner = Inner::default();
+        let mut asked = Vec::new();
+        let mut wait = |inner: &mut Inner, caller: u8| {
+            let (place, granted) = oneshot::channel();
+            asked.push(granted);
+            inner.waiting.push_back(Waiting {
+                caller: ShareScope([caller; 16]),
+                place,
+            });
+        };
+        for caller in [1, 1, 1, 1, 1, 1, 2, 2, 3, 4] {
+            wait(&mut inner, caller);
+        }
+        let mut order = Vec::new();
+        while let Some(next) = inner.next(8) {
+            order.push(next.caller.0[0]);
+        }
+        assert_eq!(order, [1, 2, 3, 4, 1, 2, 1, 1]);
+        wait(&mut inner, 3);
+        inner.release(ShareScope([1; 16]));
+        assert_eq!(inner.next(8).unwrap().caller.0[0], 3);
+    }
+
+    #[test]
+    fn who_goes_away_gives_way() {
+        let places = Places::new(1);
+        let first = ask(&places, 1).now_or_never().unwrap();
+        let mut gone = ask(&places, 2);
+        assert!(gone.as_mut().now_or_never().is_none());
+        let mut next = ask(&places, 3);
+        assert!(next.as_mut().now_or_never().is_none());
+        drop(gone);
+        drop(first);
+        assert!(next.as_mut().now_or_never().is_some());
+    }
+}
