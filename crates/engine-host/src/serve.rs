@@ -1,18 +1,21 @@
 //! The main loop of an engine-host: take calls, compute steps, reply.
 
+use crate::figures::Figures;
 use crate::llama::{Input, StepError, Wanted};
 use crate::parts::{Parts, PartsError, SessionError, SessionSlice};
 use crate::pipe::{Calls, ReadError, Received, Replies};
+use crate::sandbox::{self, SealError, Sealed};
 use crate::schedule::{Pending, Schedule};
 use crate::threads::Threads;
 use proto::host::{
-    Answer, Call, Draw, Drawn, FailCode, Failed, LoadSpec, Output, Role, Run, Stats, Task,
+    Answer, Call, Draw, Drawn, FailCode, Failed, LoadSpec, Loaded, Output, Role, Run, Stats, Task,
 };
 use proto::ids::SessionId;
 use proto::packet::{self, PAYLOAD_BYTES_MAX};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::Instant;
 use swarm::sampler::Sampler;
 
@@ -59,6 +62,7 @@ struct Engine {
     parts: Parts,
     sampler: Sampler,
     threads: Threads,
+    figures: Rc<Figures>,
     stats: Stats,
 }
 
@@ -77,6 +81,15 @@ impl From<PartsError> for Failed {
         };
         Self {
             code,
+            detail: error.to_string(),
+        }
+    }
+}
+
+impl From<SealError> for Failed {
+    fn from(error: SealError) -> Self {
+        Self {
+            code: FailCode::NoRoom,
             detail: error.to_string(),
         }
     }
@@ -164,14 +177,20 @@ impl Host {
             return Err(bad_call("a model is loaded already; start another process"));
         }
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        let threads = Threads::new(spec.threads, cores);
+        let Sealed { sandbox, figures } = sandbox::seal(spec)?;
+        let figures = Rc::new(figures);
+        let threads = Threads::new(spec.threads, cores, figures.clone());
         let parts = Parts::load(spec, threads.most())?;
-        let loaded = parts.loaded(spec);
+        let loaded = Loaded {
+            sandbox,
+            ..parts.loaded(spec)
+        };
         let stats = Stats::default();
         self.engine = Some(Engine {
             parts,
             sampler: Sampler::default(),
             threads,
+            figures,
             stats,
         });
         Ok(Answer::Loaded(Box::new(loaded)))
@@ -365,7 +384,7 @@ impl Engine {
             }
             Task::Stats => Ok(Answer::Stats(Stats {
                 sessions: self.parts.sessions() as u32,
-                resident_bytes: resident_bytes(),
+                resident_bytes: self.figures.resident_bytes(),
                 ..self.stats
             })),
             Task::Load(_) | Task::Run(_) | Task::Drop(_) => Err(bad_call("handled elsewhere")),
@@ -549,16 +568,4 @@ impl Pending {
             wanted,
         }
     }
-}
-
-/// Resident memory of this process, 0 where it cannot be read (see proc(5), statm).
-fn resident_bytes() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|statm| statm.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .unwrap_or(0);
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
-        .ok()
-        .flatten();
-    pages * page.unwrap_or(4096) as u64
 }

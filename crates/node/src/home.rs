@@ -40,6 +40,8 @@ impl EngineSettings {
             sessions_max: self.sessions_max,
             step_rows_max: STEP_ROWS,
             threads: self.threads,
+            memory_bytes_max: None,
+            adapters_dir: None,
         }
     }
 }
