@@ -298,9 +298,7 @@ pub struct Loaded {
 }
 
 /// How far an engine-host has given up what it does not need.
-#[derive(
-    Debug, Clone, Default, PartialEq, Eq, Encode, Decode, CborLen, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, CborLen, Serialize, Deserialize)]
 #[cbor(map)]
 pub struct Sandbox {
     /// In one word.

@@ -155,7 +155,11 @@ fn rules() -> Result<Rules, seccompiler::BackendError> {
 }
 
 /// The argument, an `int` or flags within 32 bits, is `value` where `mask` has ones.
-fn bits(argument: u8, mask: u64, value: u64) -> Result<SeccompCondition, seccompiler::BackendError> {
+fn bits(
+    argument: u8,
+    mask: u64,
+    value: u64,
+) -> Result<SeccompCondition, seccompiler::BackendError> {
     let operator = SeccompCmpOp::MaskedEq(mask);
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
 }

@@ -44,10 +44,19 @@ fn harness(words: &[&str]) {
     let wanted: Vec<&&str> = words.iter().filter(|word| !word.starts_with('-')).collect();
     let exact = words.contains(&"--exact");
     let fits = |name: &str| {
-        let hit = |word: &&&str| if exact { name == **word } else { name.contains(**word) };
+        let hit = |word: &&&str| {
+            if exact {
+                name == **word
+            } else {
+                name.contains(**word)
+            }
+        };
         wanted.is_empty() || wanted.iter().any(|word| hit(&word))
     };
-    for (name, test) in tests().into_iter().filter(|(name, _)| !ignored && fits(name)) {
+    for (name, test) in tests()
+        .into_iter()
+        .filter(|(name, _)| !ignored && fits(name))
+    {
         println!("test {name} …");
         // A panic ends the program with an exit code that runners understand.
         test();

@@ -36,11 +36,16 @@ const PROBES: &[(&str, Probe)] = &[
         File::create(format!("{}.new", g.other)).map(drop)
     }),
     ("remove a file", |g| std::fs::remove_file(g.other)),
-    ("a TCP socket", |_| TcpListener::bind("127.0.0.1:0").map(drop)),
+    ("a TCP socket", |_| {
+        TcpListener::bind("127.0.0.1:0").map(drop)
+    }),
     ("a UDP socket", |_| UdpSocket::bind("127.0.0.1:0").map(drop)),
     ("a Unix socket", |_| UnixDatagram::unbound().map(drop)),
     ("start a process", |_| {
-        Command::new("/proc/self/exe").arg("--list").status().map(drop)
+        Command::new("/proc/self/exe")
+            .arg("--list")
+            .status()
+            .map(drop)
     }),
     ("become a process", |_| {
         let mut itself = Command::new("/proc/self/exe");
@@ -137,8 +142,10 @@ pub(crate) fn run(mode: &str, name: &str, model: &str, other: &str) {
     match mode {
         "without-landlock" => without_landlock(),
         "with-threads" => {
-            parked = Some(std::thread::spawn(|| loop {
-                std::thread::park();
+            parked = Some(std::thread::spawn(|| {
+                loop {
+                    std::thread::park();
+                }
             }));
         }
         _ => {}

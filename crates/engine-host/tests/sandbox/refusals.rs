@@ -61,7 +61,11 @@ fn refused() {
         ("kernel services", EPERM),
     ] {
         let ground = Ground::new();
-        assert_eq!(ground.code("sealed", name), Some(expected), "{name}, sealed");
+        assert_eq!(
+            ground.code("sealed", name),
+            Some(expected),
+            "{name}, sealed"
+        );
         assert_eq!(ground.code("open", name), Some(0), "{name}, not sealed");
     }
 }
@@ -96,11 +100,17 @@ fn without_landlock() {
         "{said}"
     );
     let ground = Ground::new();
-    assert_eq!(ground.code("without-landlock", "read another file"), Some(0));
+    assert_eq!(
+        ground.code("without-landlock", "read another file"),
+        Some(0)
+    );
     assert_eq!(ground.code("without-landlock", "a TCP socket"), Some(EPERM));
 }
 
 fn with_threads() {
     let said = report("with-threads");
-    assert!(said.starts_with("partial: 1 threads that run already"), "{said}");
+    assert!(
+        said.starts_with("partial: 1 threads that run already"),
+        "{said}"
+    );
 }
