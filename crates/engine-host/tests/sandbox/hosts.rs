@@ -163,7 +163,7 @@ fn little_memory() {
             ..greedy
         };
         let supervisor = start(modest, &ward);
-        assert!(ask(&*supervisor.ready().await.unwrap()).await.unwrap() > 0);
+        assert!(ask(&supervisor.ready().await.unwrap()).await.unwrap() > 0);
     });
 }
 
@@ -211,7 +211,7 @@ fn quarantined_at_load() {
         let mut state = supervisor.watch();
         let up = |state: &engine::State| matches!(state, engine::State::Up(_));
         drop(state.wait_for(up).await.unwrap());
-        assert!(ask(&*supervisor.host().unwrap()).await.unwrap() > 0);
+        assert!(ask(&supervisor.host().unwrap()).await.unwrap() > 0);
     });
 }
 

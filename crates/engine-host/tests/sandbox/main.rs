@@ -41,17 +41,15 @@ fn harness(words: &[&str]) {
         }
         return;
     }
-    let wanted: Vec<&&str> = words.iter().filter(|word| !word.starts_with('-')).collect();
+    let named = words.iter().filter(|word| !word.starts_with('-'));
+    let wanted: Vec<&str> = named.copied().collect();
     let exact = words.contains(&"--exact");
     let fits = |name: &str| {
-        let hit = |word: &&&str| {
-            if exact {
-                name == **word
-            } else {
-                name.contains(**word)
-            }
+        let hit = |word: &&str| match exact {
+            true => name == *word,
+            false => name.contains(word),
         };
-        wanted.is_empty() || wanted.iter().any(|word| hit(&word))
+        wanted.is_empty() || wanted.iter().any(hit)
     };
     for (name, test) in tests()
         .into_iter()

@@ -127,8 +127,7 @@ impl Coordinator {
         let (news, inbox) = mpsc::channel(NEWS_MAX);
         let split = plan.split.clone();
         let parts = vec![part(Role::Head, &plan.head), part(Role::Tail, &plan.tail)];
-        let launch = plan.engine.launch.clone();
-        let engine = Arc::new(Supervisor::start(launch, plan.engine.load(parts)));
+        let engine = Arc::new(plan.engine.start(&plan.model, parts));
         let (members, refused) = (BTreeMap::new(), HashMap::new());
         let tasks = TaskTracker::new();
         let work = Work {
