@@ -1,4 +1,4 @@
-//! What `myzel status`, `ticket` and `ask` ask of a running node.
+//! What `myzel status`, `ticket`, `ask` and `model release` ask of a running node.
 //!
 //! A running node writes [`CONTROL_FILE`] into its data directory: where its endpoint is, and a token that only the owner can
 //! read. Routes under `/myzel/` want that token; they speak JSON over the same listener as the OpenAI dialect.
