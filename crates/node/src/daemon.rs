@@ -192,7 +192,7 @@ fn check_settings(settings: &Settings) -> anyhow::Result<u32> {
 fn engine_settings(
     settings: &Settings,
     sessions_max: u32,
-    ward: Arc<Ward>,
+    data: &Data,
 ) -> anyhow::Result<EngineSettings> {
     Ok(EngineSettings {
         launch: launch()?,
@@ -201,7 +201,7 @@ fn engine_settings(
         sessions_max,
         threads: settings.threads,
         allow_unsandboxed: settings.allow_unsandboxed.unwrap_or(false),
-        ward,
+        ward: quarantine::ward(&data.state)?,
     })
 }
 
@@ -234,15 +234,8 @@ async fn start(
 ) -> anyhow::Result<Running> {
     let sessions_max = check_settings(&up.settings)?;
     let ground = take_ground(up, bound).await?;
-    let engine = engine_settings(
-        &up.settings,
-        sessions_max,
-        quarantine::ward(&ground.data.state)?,
-    )?;
-    let model = model(&ground.data, &up.settings).await?;
-    if let Some(why) = engine.ward.why(model.blake3) {
-        bail!(why);
-    }
+    let engine = engine_settings(&up.settings, sessions_max, &ground.data)?;
+    let model = model_to_try(&ground.data, &up.settings, &engine.ward).await?;
     let header = header(&model.path)?;
     let (split, impossible) = split(up.settings.split, &header);
     if let Some(why) = &impossible {
@@ -358,6 +351,15 @@ fn launch() -> anyhow::Result<Launch> {
         program,
         args: vec!["engine-host".to_owned()],
     })
+}
+
+/// The model that was asked for, unless it is quarantined.
+async fn model_to_try(data: &Data, settings: &Settings, ward: &Ward) -> anyhow::Result<Model> {
+    let model = model(data, settings).await?;
+    match ward.why(model.blake3) {
+        Some(why) => bail!(why),
+        None => Ok(model),
+    }
 }
 
 /// The model that was asked for; the one of the catalogue is fetched if it is not here.
