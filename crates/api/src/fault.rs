@@ -172,6 +172,14 @@ impl Fault {
         Self::new(status, SERVER, "not_ready", message.into()).retry_after(NOT_READY_RETRY_S)
     }
 
+    /// A model that is not tried again until the owner of the node says so: 503 `model_quarantined`. Coming back soon is
+    /// no use.
+    #[must_use]
+    pub fn quarantined(message: impl Into<String>) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, SERVER, "model_quarantined", message.into())
+    }
+
     /// The node ends: 503 `shutting_down`, come back in [`NOT_READY_RETRY_S`].
     #[must_use]
     pub fn shutting_down() -> Self {

@@ -62,6 +62,8 @@ fn main() {
         step_rows_max: 512,
         threads: Some(threads),
         lanes: 1,
+        memory_bytes_max: None,
+        adapters_dir: None,
     };
     let mut parts = Parts::load(&spec, threads).unwrap();
     parts.set_threads(threads);

@@ -1,8 +1,10 @@
 //! What exists once a model is loaded: its parts, the sampler, and what is measured.
 
 use crate::draft::{Drafting, look_up};
+use crate::figures::Figures;
 use crate::llama::{Input, StepError, TextError, Wanted};
-use crate::parts::{Parts, PartsError, SessionSlice};
+use crate::parts::{Parts, SessionSlice};
+use crate::sandbox::{self, Sealed};
 use crate::schedule::{Pending, StepSize};
 use crate::threads::Threads;
 use proto::host::{Answer, Draw, Drawn, FailCode, Failed, LoadSpec, Loaded, Output, Role, Run};
@@ -10,6 +12,7 @@ use proto::host::{Stats, Task};
 use proto::ids::SessionId;
 use proto::packet::{self, PAYLOAD_BYTES_MAX};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use swarm::sampler::Sampler;
 
@@ -26,6 +29,7 @@ pub(crate) struct Engine {
     pub(crate) parts: Parts,
     sampler: Sampler,
     threads: Threads,
+    figures: Rc<Figures>,
     stats: Stats,
     lanes: u32,
     /// Rows a second of chunks, as measured.
@@ -43,16 +47,22 @@ pub(crate) struct Outcome {
 }
 
 impl Engine {
-    /// Loads what a specification names.
-    pub(crate) fn load(spec: &LoadSpec) -> Result<(Self, Loaded), PartsError> {
+    /// Locks the process up and loads what a specification names.
+    pub(crate) fn load(spec: &LoadSpec) -> Result<(Self, Loaded), Failed> {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        let threads = Threads::new(spec.threads, cores);
+        let Sealed { sandbox, figures } = sandbox::seal(spec)?;
+        let figures = Rc::new(figures);
+        let threads = Threads::new(spec.threads, cores, figures.clone());
         let parts = Parts::load(spec, threads.most())?;
-        let loaded = parts.loaded(spec);
+        let loaded = Loaded {
+            sandbox,
+            ..parts.loaded(spec)
+        };
         let engine = Self {
             parts,
             sampler: Sampler::default(),
             threads,
+            figures,
             stats: Stats::default(),
             lanes: spec.lanes.max(1),
             chunk_rate: None,
@@ -100,7 +110,7 @@ impl Engine {
             }
             Task::Stats => Ok(Answer::Stats(Stats {
                 sessions: self.parts.sessions() as u32,
-                resident_bytes: resident_bytes(),
+                resident_bytes: self.figures.resident_bytes(),
                 waiting: waiting as u32,
                 ..self.stats
             })),
@@ -401,16 +411,4 @@ impl Pending {
             wanted,
         }
     }
-}
-
-/// Resident memory of this process, 0 where it cannot be read (see proc(5), statm).
-fn resident_bytes() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|statm| statm.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .unwrap_or(0);
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
-        .ok()
-        .flatten();
-    pages * page.unwrap_or(4096) as u64
 }

@@ -13,15 +13,19 @@
 //!
 //! It ends when the pipe closes, when the parent dies (`PR_SET_PDEATHSIG`), or by abort.
 //!
+//! Before it loads, while it still has one thread, it locks itself up ([`sandbox`]): llama.cpp parses what strangers made.
+//!
 //! *Invariant:* no file, socket or clock of the node is reachable from here except the model files named in
-//! [`proto::host::LoadSpec`] and the pipe.
+//! [`proto::host::LoadSpec`] and the pipe. On Linux the kernel keeps it so from the load on.
 
 mod draft;
 mod engine;
+mod figures;
 pub mod llama;
 pub mod parts;
 mod pipe;
 mod prefix;
+pub mod sandbox;
 mod schedule;
 mod serve;
 mod threads;

@@ -189,6 +189,8 @@ impl Parts {
             cpu_class: cpu_class(),
             kv_type: context.kv_type().to_owned(),
             flash_attention: spec.numerics == proto::model::Numerics::Throughput,
+            // Known to whoever sealed the process, which comes before loading.
+            sandbox: proto::host::Sandbox::default(),
         }
     }
 

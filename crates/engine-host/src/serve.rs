@@ -4,6 +4,7 @@ use crate::engine::{Engine, Outcome, bad_call};
 use crate::llama::StepError;
 use crate::parts::{PartsError, SessionError};
 use crate::pipe::{Calls, ReadError, Received, Replies};
+use crate::sandbox::SealError;
 use crate::schedule::{Pending, Schedule};
 use proto::host::{Answer, Call, Draw, Drawn, FailCode, Failed, LoadSpec, Output, Role, Run, Task};
 use proto::ids::SessionId;
@@ -64,6 +65,15 @@ impl From<PartsError> for Failed {
         };
         Self {
             code,
+            detail: error.to_string(),
+        }
+    }
+}
+
+impl From<SealError> for Failed {
+    fn from(error: SealError) -> Self {
+        Self {
+            code: FailCode::NoRoom,
             detail: error.to_string(),
         }
     }

@@ -4,6 +4,8 @@
 //! Linux tells both loads in clock ticks: `/proc/stat` for the machine, `/proc/self/stat` for this process (see proc(5)).
 //! Where they cannot be read, all cores count as free.
 
+use crate::figures::Figures;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How long a measurement lasts at least: shorter ones are too coarse for 10 ms ticks.
@@ -24,17 +26,19 @@ pub(crate) struct Threads {
     cores: u32,
     current: u32,
     before: Option<(Instant, Ticks)>,
+    figures: Rc<Figures>,
 }
 
 impl Threads {
     /// `fixed` threads, or as many as are free of `cores`.
-    pub(crate) fn new(fixed: Option<u32>, cores: u32) -> Self {
+    pub(crate) fn new(fixed: Option<u32>, cores: u32, figures: Rc<Figures>) -> Self {
         let current = fixed.unwrap_or(cores).max(1);
         Self {
             fixed,
             cores: cores.max(1),
             current,
-            before: read().map(|t| (Instant::now(), t)),
+            before: read(&figures).map(|t| (Instant::now(), t)),
+            figures,
         }
     }
 
@@ -48,7 +52,7 @@ impl Threads {
         let due = self.before.is_some_and(|(at, _)| at.elapsed() >= WINDOW);
         if self.fixed.is_none()
             && due
-            && let (Some((_, before)), Some(now)) = (self.before, read())
+            && let (Some((_, before)), Some(now)) = (self.before, read(&self.figures))
         {
             self.current = free(before, now, self.cores);
             self.before = Some((Instant::now(), now));
@@ -69,10 +73,8 @@ fn free(before: Ticks, now: Ticks, cores: u32) -> u32 {
     ((f64::from(cores) - others).round() as u32).clamp(1, cores)
 }
 
-fn read() -> Option<Ticks> {
-    let machine = std::fs::read_to_string("/proc/stat").ok()?;
-    let own = std::fs::read_to_string("/proc/self/stat").ok()?;
-    parse(&machine, &own)
+fn read(figures: &Figures) -> Option<Ticks> {
+    parse(&figures.machine()?, &figures.own()?)
 }
 
 fn parse(machine: &str, own: &str) -> Option<Ticks> {

@@ -92,6 +92,12 @@ impl Host {
         }
     }
 
+    /// Whether a caller waits for an answer.
+    pub(crate) fn busy(&self) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.is_ok_and(|waiting| waiting.as_ref().is_some_and(|calls| !calls.is_empty()))
+    }
+
     fn call(&self, task: Task, payload: &[u8], answers: usize) -> Result<Answers, EngineError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let bytes = packet::encode(&Call { id, task }, payload);

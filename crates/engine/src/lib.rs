@@ -11,6 +11,8 @@
 //! caller that never reads stops nobody. When the child dies, every waiting caller learns it at once, with the last
 //! words of the child's standard error. Sessions die with their host: whoever had one opens it again.
 //!
+//! A model that engine-hosts die with again and again is quarantined ([`Ward`]): no other is started until it is released.
+//!
 //! All ends with the [`Supervisor`]: dropping it kills the child and ends both tasks. Should the node itself be killed,
 //! the kernel kills the child (see `engine_host::run`).
 //!
@@ -20,10 +22,12 @@ mod host;
 mod outbox;
 mod process;
 mod supervise;
+mod ward;
 
 pub use host::{Answers, Host};
 pub use process::Launch;
 pub use supervise::{State, Supervisor};
+pub use ward::{DEATHS_MAX, DEATHS_WINDOW_S, Keep, Patient, Ward, why};
 
 use proto::host::Failed;
 
@@ -39,6 +43,9 @@ pub enum EngineError {
     /// No engine-host runs at the moment.
     #[error("the engine is not running: {0}")]
     Down(String),
+    /// Too many engine-hosts died with the model; none is started until it is released.
+    #[error("{0}")]
+    Quarantined(String),
     /// The engine-host said something that is not an answer to what it was asked.
     #[error("the engine answered out of turn")]
     OutOfTurn,

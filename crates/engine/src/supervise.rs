@@ -1,9 +1,11 @@
 //! Keeping one engine-host alive.
 
 use crate::process::{self, Launch};
+use crate::ward::Patient;
 use crate::{EngineError, Host};
 use proto::host::{Failed, LoadSpec};
 use std::collections::VecDeque;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +37,8 @@ pub enum State {
     Down(String),
     /// It cannot load what it was told; it is not started again.
     Refused(Failed),
+    /// Too many died with its model; it starts again once the model is released.
+    Quarantined(String),
 }
 
 /// One engine-host, kept alive until this is dropped.
@@ -45,32 +49,11 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts an engine-host that loads `spec`. Returns at once; [`Supervisor::ready`] waits.
+    /// Starts an engine-host that loads `spec`, which is `patient`. Returns at once; [`Supervisor::ready`] waits.
     #[must_use]
-    pub fn start(launch: Launch, spec: LoadSpec) -> Self {
+    pub fn start(launch: Launch, spec: LoadSpec, patient: Patient) -> Self {
         let (publish, state) = watch::channel(State::Starting);
-        let task = tokio::spawn(async move {
-            let mut pause = PAUSE_MIN;
-            loop {
-                let begun = Instant::now();
-                match live(&launch, &spec, &publish).await {
-                    End::Refused(failed) => {
-                        publish.send_replace(State::Refused(failed));
-                        return;
-                    }
-                    End::Died(why) => {
-                        warn!(%why, ?pause, "an engine-host ended; it starts again");
-                        publish.send_replace(State::Down(why));
-                    }
-                }
-                if begun.elapsed() > HEALTHY {
-                    pause = PAUSE_MIN;
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-                publish.send_replace(State::Starting);
-            }
-        });
+        let task = tokio::spawn(keep_alive(launch, spec, patient, publish));
         Self { state, task }
     }
 
@@ -78,7 +61,8 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// [`EngineError::Failed`] when it cannot load, [`EngineError::Down`] when it died while loading.
+    /// [`EngineError::Failed`] when it cannot load, [`EngineError::Down`] when it died while loading,
+    /// [`EngineError::Quarantined`] when that happened too often.
     pub async fn ready(&self) -> Result<Arc<Host>, EngineError> {
         let mut state = self.state.clone();
         let settled = state
@@ -99,6 +83,7 @@ impl Supervisor {
             State::Starting => Err(EngineError::Down("it is starting".into())),
             State::Down(why) => Err(EngineError::Down(why.clone())),
             State::Refused(failed) => Err(EngineError::Failed(failed.clone())),
+            State::Quarantined(why) => Err(EngineError::Quarantined(why.clone())),
         }
     }
 
@@ -115,13 +100,56 @@ impl Drop for Supervisor {
     }
 }
 
+/// Runs one life of an engine-host after the other.
+async fn keep_alive(
+    launch: Launch,
+    spec: LoadSpec,
+    patient: Patient,
+    publish: watch::Sender<State>,
+) {
+    let mut pause = PAUSE_MIN;
+    loop {
+        if let Some(why) = patient.quarantined() {
+            warn!(%why, "no engine-host is started");
+            publish.send_replace(State::Quarantined(why));
+            patient.released().await;
+            pause = PAUSE_MIN;
+            publish.send_replace(State::Starting);
+        }
+        let begun = Instant::now();
+        match live(&launch, &spec, &patient, &publish).await {
+            End::Refused(failed) => {
+                publish.send_replace(State::Refused(failed));
+                return;
+            }
+            // Published above, with the way out.
+            End::Died(_) if patient.quarantined().is_some() => continue,
+            End::Died(why) => {
+                warn!(%why, ?pause, "an engine-host ended; it starts again");
+                publish.send_replace(State::Down(why));
+            }
+        }
+        if begun.elapsed() > HEALTHY {
+            pause = PAUSE_MIN;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+        publish.send_replace(State::Starting);
+    }
+}
+
 enum End {
     Refused(Failed),
     Died(String),
 }
 
 /// One life of an engine-host.
-async fn live(launch: &Launch, spec: &LoadSpec, publish: &watch::Sender<State>) -> End {
+async fn live(
+    launch: &Launch,
+    spec: &LoadSpec,
+    patient: &Patient,
+    publish: &watch::Sender<State>,
+) -> End {
     let (mut child, pipe) = match process::start(launch).await {
         Ok(started) => started,
         Err(error) => return End::Died(format!("its process cannot be started: {error}")),
@@ -147,12 +175,24 @@ async fn live(launch: &Launch, spec: &LoadSpec, publish: &watch::Sender<State>) 
         error = load => Some(error),
         _ = serve => None,
     };
-    let why = explain(&mut child, words).await;
-    host.bury(&why);
-    match refused {
-        Some(EngineError::Failed(failed)) => End::Refused(failed),
-        _ => End::Died(why),
+    let busy = host.busy();
+    let (status, why) = explain(&mut child, words).await;
+    let refused = match refused {
+        Some(EngineError::Failed(failed)) => Some(failed),
+        _ => None,
+    };
+    if refused.is_none() && busy && !was_asked_to_end(status) {
+        patient.died(&why);
     }
+    host.bury(&why);
+    refused.map_or(End::Died(why), End::Refused)
+}
+
+/// Whether somebody told the process to end, as a terminal does to a whole group at once.
+fn was_asked_to_end(status: Option<ExitStatus>) -> bool {
+    use nix::sys::signal::Signal::{self, SIGHUP, SIGINT, SIGTERM};
+    let signal = status.and_then(|status| Signal::try_from(status.signal()?).ok());
+    matches!(signal, Some(SIGHUP | SIGINT | SIGTERM))
 }
 
 /// Callers must not wait for ever when the supervisor is dropped in the middle of a life.
@@ -165,7 +205,10 @@ impl Drop for Bury {
 }
 
 /// Ends the child if it still lives, and says how it ended.
-async fn explain(child: &mut Child, words: Option<JoinHandle<VecDeque<String>>>) -> String {
+async fn explain(
+    child: &mut Child,
+    words: Option<JoinHandle<VecDeque<String>>>,
+) -> (Option<ExitStatus>, String) {
     let status = match tokio::time::timeout(PAUSE_MIN, child.wait()).await {
         Ok(status) => status,
         Err(_) => {
@@ -173,6 +216,7 @@ async fn explain(child: &mut Child, words: Option<JoinHandle<VecDeque<String>>>)
             child.wait().await
         }
     };
+    let ended = status.as_ref().ok().copied();
     let how = status.map_or_else(|error| error.to_string(), how_it_ended);
     let words = match words {
         Some(task) => tokio::time::timeout(PAUSE_MIN, task)
@@ -181,16 +225,16 @@ async fn explain(child: &mut Child, words: Option<JoinHandle<VecDeque<String>>>)
             .and_then(Result::ok),
         None => None,
     };
-    match words {
+    let why = match words {
         Some(words) if !words.is_empty() => {
             format!("{how}; it said: {}", Vec::from(words).join(" / "))
         }
         _ => how,
-    }
+    };
+    (ended, why)
 }
 
 fn how_it_ended(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
     match status.signal().map(nix::sys::signal::Signal::try_from) {
         Some(Ok(nix::sys::signal::Signal::SIGILL)) => {
             "signal SIGILL: it was built for another CPU; build Myzel on this machine".to_owned()

@@ -55,6 +55,17 @@ pub struct Settings {
     /// Threads to compute with [default: as many as cores are free at the moment]
     #[arg(long, env = "MYZEL_THREADS", value_name = "N")]
     pub threads: Option<u32>,
+    /// Serve stages of other nodes' rings even where this system cannot lock up the engine fully
+    #[arg(
+        long,
+        env = "MYZEL_ALLOW_UNSANDBOXED",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub allow_unsandboxed: Option<bool>,
 }
 
 /// A numerics mode on the command line and in the file.
@@ -114,6 +125,7 @@ impl Settings {
             context: self.context.or(other.context),
             sessions: self.sessions.or(other.sessions),
             threads: self.threads.or(other.threads),
+            allow_unsandboxed: self.allow_unsandboxed.or(other.allow_unsandboxed),
         }
     }
 

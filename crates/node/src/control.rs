@@ -1,4 +1,4 @@
-//! What `myzel status`, `ticket` and `ask` ask of a running node.
+//! What `myzel status`, `ticket`, `ask` and `model release` ask of a running node.
 //!
 //! A running node writes [`CONTROL_FILE`] into its data directory: where its endpoint is, and a token that only the owner can
 //! read. Routes under `/myzel/` want that token; they speak JSON over the same listener as the OpenAI dialect.
@@ -6,6 +6,7 @@
 use crate::daemon::Node;
 use crate::standing::now_s;
 use crate::status::{NodeStatus, Rates, Status};
+use crate::{quarantine, sandbox};
 use anyhow::{Context, bail};
 use api::Fault;
 use axum::extract::{Query, Request, State};
@@ -104,6 +105,7 @@ pub fn router(node: Arc<Node>, token: &str) -> Router {
     Router::new()
         .route("/myzel/status", get(status))
         .route("/myzel/ticket", post(ticket))
+        .route("/myzel/release", post(release))
         .with_state(node)
         .route_layer(middleware::from_fn(move |request: Request, next: Next| {
             let expected = expected.clone();
@@ -155,6 +157,24 @@ async fn ticket(State(node): State<Arc<Node>>, Query(wanted): Query<TicketReques
     }
 }
 
+/// Which quarantined model is to be tried again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReleaseRequest {
+    /// Its name, or the BLAKE3 of its file.
+    pub model: String,
+}
+
+async fn release(State(node): State<Arc<Node>>, Query(wanted): Query<ReleaseRequest>) -> Response {
+    let held = quarantine::status(node.ward.quarantined());
+    match quarantine::find(&held, &wanted.model) {
+        Ok(model) => {
+            node.ward.release(model);
+            Json(model).into_response()
+        }
+        Err(error) => Fault::bad_request("not_quarantined", format!("{error:#}")).into_response(),
+    }
+}
+
 impl Node {
     /// A new ticket with this node as introducer.
     ///
@@ -185,7 +205,10 @@ impl Node {
             Some(host) => host.stats().await.unwrap_or_default(),
             None => proto::host::Stats::default(),
         };
-        let context = host.map(|host| host.loaded().positions_max);
+        let loaded = host.as_ref().map(|host| host.loaded());
+        let context = loaded.map(|loaded| loaded.positions_max);
+        let sandbox = loaded.map(|loaded| &loaded.sandbox);
+        let sandbox = sandbox::status(sandbox, self.allow_unsandboxed);
         let rates = Rates {
             threads: stats.threads,
             engine_bytes: stats.resident_bytes,
@@ -206,6 +229,8 @@ impl Node {
             answers: self.requests.answers(),
             ring: self.ring_status(),
             hosting: self.stages.status(),
+            sandbox,
+            quarantine: quarantine::status(self.ward.quarantined()),
             nodes: self.links.snapshot().into_iter().map(node_status).collect(),
             rates,
         }

@@ -13,10 +13,10 @@ use crate::requests::Requests;
 use crate::ring::{Coordinator, Plan};
 use crate::stage::{Stages, header};
 use crate::status::{Answers, ModelStatus, RingStatus};
-use crate::{control, standing};
+use crate::{control, quarantine, standing};
 use anyhow::{Context, bail};
 use api::{ApiConfig, Backend, ChatMessage, GenerateEvent, GenerateRequest};
-use engine::Launch;
+use engine::{Launch, Ward};
 use net::{BindError, Doorkeeper, Links, Net, NetConfig, Standing, Started};
 use proto::gguf::cuttable;
 use proto::host::{Role, SESSIONS_MAX};
@@ -74,6 +74,10 @@ pub struct Node {
     pub requests: Arc<Requests>,
     /// What it hosts for others.
     pub stages: Stages,
+    /// The record of models that engine-hosts died with.
+    pub ward: Arc<Ward>,
+    /// Whether others are served though the engine is not fully locked up.
+    pub allow_unsandboxed: bool,
     /// Since when it is ready.
     pub ready: OnceLock<Instant>,
     /// Why a ring that was asked for is impossible with this model.
@@ -173,7 +177,8 @@ async fn take_ground(up: &Up, bound: &OnceLock<Net>) -> anyhow::Result<Ground> {
     })
 }
 
-fn engine_settings(settings: &Settings) -> anyhow::Result<EngineSettings> {
+/// Checks what can be checked before anything is opened; returns the sessions.
+fn check_settings(settings: &Settings) -> anyhow::Result<u32> {
     let sessions_max = settings.sessions.unwrap_or(SESSIONS);
     if !(1..=SESSIONS_MAX).contains(&sessions_max) {
         bail!("--sessions {sessions_max} is out of range: 1 to {SESSIONS_MAX}");
@@ -181,12 +186,22 @@ fn engine_settings(settings: &Settings) -> anyhow::Result<EngineSettings> {
     if settings.threads == Some(0) || settings.context == Some(0) {
         bail!("--threads and --context must be at least 1; leave them out for the default");
     }
+    Ok(sessions_max)
+}
+
+fn engine_settings(
+    settings: &Settings,
+    sessions_max: u32,
+    data: &Data,
+) -> anyhow::Result<EngineSettings> {
     Ok(EngineSettings {
         launch: launch()?,
         numerics: settings.numerics(),
         positions_max: settings.context.unwrap_or(0),
         sessions_max,
         threads: settings.threads,
+        allow_unsandboxed: settings.allow_unsandboxed.unwrap_or(false),
+        ward: quarantine::ward(&data.state)?,
     })
 }
 
@@ -197,7 +212,7 @@ async fn whole(
     split: bool,
 ) -> anyhow::Result<Option<Home>> {
     say(&format!("loading {} …", model.name));
-    match Home::start(engine, &model.path).await {
+    match Home::start(engine, model).await {
         Ok(home) => Ok(Some(home)),
         Err(error) if split => {
             say(&format!(
@@ -217,9 +232,10 @@ async fn start(
     bound: &OnceLock<Net>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Running> {
-    let engine = engine_settings(&up.settings)?;
+    let sessions_max = check_settings(&up.settings)?;
     let ground = take_ground(up, bound).await?;
-    let model = model(&ground.data, &up.settings).await?;
+    let engine = engine_settings(&up.settings, sessions_max, &ground.data)?;
+    let model = model_to_try(&ground.data, &up.settings, &engine.ward).await?;
     let header = header(&model.path)?;
     let (split, impossible) = split(up.settings.split, &header);
     if let Some(why) = &impossible {
@@ -269,6 +285,8 @@ async fn start(
         standing,
         requests: Arc::new(Requests::new(model, home, ring, sessions, created_s)),
         stages,
+        allow_unsandboxed: engine.allow_unsandboxed,
+        ward: engine.ward,
         ready: OnceLock::new(),
         impossible,
         split: up.settings.split,
@@ -333,6 +351,15 @@ fn launch() -> anyhow::Result<Launch> {
         program,
         args: vec!["engine-host".to_owned()],
     })
+}
+
+/// The model that was asked for, unless it is quarantined.
+async fn model_to_try(data: &Data, settings: &Settings, ward: &Ward) -> anyhow::Result<Model> {
+    let model = model(data, settings).await?;
+    match ward.why(model.blake3) {
+        Some(why) => bail!(why),
+        None => Ok(model),
+    }
 }
 
 /// The model that was asked for; the one of the catalogue is fetched if it is not here.

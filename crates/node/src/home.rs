@@ -1,11 +1,12 @@
 //! The whole model on this machine.
 
-use engine::{Answers, EngineError, Host, Launch, Supervisor};
+use engine::{Answers, EngineError, Host, Launch, Patient, Supervisor, Ward};
 use proto::host::{Answer, Draw, Drawn, LoadSpec, Output, Part, Role, Run};
 use proto::ids::{SessionId, ShareScope};
 use proto::model::{Numerics, Sampling};
 use std::path::Path;
 use std::sync::Arc;
+use store::models::Model;
 use swarm::session::FinishReason;
 
 /// Tokens that the engine draws before it asks us again: enough to hide the question, few enough that a
@@ -27,6 +28,10 @@ pub struct EngineSettings {
     pub sessions_max: u32,
     /// A fixed number of threads, or `None`.
     pub threads: Option<u32>,
+    /// Whether others are served though the engine is not fully locked up.
+    pub allow_unsandboxed: bool,
+    /// The record of models that engine-hosts died with.
+    pub ward: Arc<Ward>,
 }
 
 impl EngineSettings {
@@ -41,7 +46,20 @@ impl EngineSettings {
             step_rows_max: STEP_ROWS,
             threads: self.threads,
             lanes,
+            memory_bytes_max: None,
+            adapters_dir: None,
         }
+    }
+
+    /// Starts an engine-host with these parts of a model, and keeps it alive.
+    #[must_use]
+    pub fn start(&self, model: &Model, parts: Vec<Part>, lanes: u32) -> Supervisor {
+        let patient = Patient {
+            model: model.blake3,
+            name: model.name.clone(),
+            ward: self.ward.clone(),
+        };
+        Supervisor::start(self.launch.clone(), self.load(parts, lanes), patient)
     }
 }
 
@@ -66,9 +84,8 @@ impl Home {
     /// # Errors
     ///
     /// [`EngineError`] when it cannot load or dies.
-    pub async fn start(settings: &EngineSettings, model: &Path) -> Result<Self, EngineError> {
-        let spec = settings.load(vec![part(Role::Whole, model)], 1);
-        let supervisor = Supervisor::start(settings.launch.clone(), spec);
+    pub async fn start(settings: &EngineSettings, model: &Model) -> Result<Self, EngineError> {
+        let supervisor = settings.start(model, vec![part(Role::Whole, &model.path)], 1);
         supervisor.ready().await?;
         Ok(Self { supervisor })
     }

@@ -21,6 +21,8 @@
 //! | [`home`] | the whole model on this machine |
 //! | [`ring`] | the coordinator's side of a ring: forming it, a task a session, knowing when it broke |
 //! | [`stage`] | the other side: layers hosted for a coordinator, a task a ring |
+//! | [`quarantine`] | models that engine-hosts died with: kept, shown, released |
+//! | [`sandbox`] | what a node may do whose engine is not fully locked up |
 //! | [`control`] | what `myzel status` and `myzel ticket` ask of a running node |
 //! | [`cli`], [`config`] | words and settings |
 //!
@@ -34,8 +36,10 @@ pub mod daemon;
 pub mod data;
 pub mod dispatch;
 pub mod home;
+pub mod quarantine;
 pub mod requests;
 pub mod ring;
+pub mod sandbox;
 pub mod stage;
 pub mod standing;
 pub mod status;

@@ -1,5 +1,6 @@
 //! What `myzel status` shows, as JSON and for people.
 
+use proto::host::SandboxLevel;
 use proto::ids::{CommonsId, Hash, NodeId, RingId};
 use proto::model::{LayerRange, Numerics};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,10 @@ pub struct Status {
     pub ring: Option<RingStatus>,
     /// Layers that this node hosts for others.
     pub hosting: Vec<HostingStatus>,
+    /// How far the engine is locked up.
+    pub sandbox: SandboxStatus,
+    /// Models that are not tried any more.
+    pub quarantine: Vec<QuarantineStatus>,
     /// The other members that this node knows.
     pub nodes: Vec<NodeStatus>,
     /// How fast it goes.
@@ -117,6 +122,32 @@ pub struct HostingStatus {
     pub layers: LayerRange,
     /// The model's name.
     pub model: String,
+}
+
+/// How far the engine is locked up, and what follows for others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxStatus {
+    /// In one word; `None` while no engine runs.
+    pub level: Option<SandboxLevel>,
+    /// What is missing for the full level.
+    pub missing: Vec<String>,
+    /// Whether the owner lets others be served all the same.
+    pub allow_unsandboxed: bool,
+    /// Why no stages are served for others, with the next step.
+    pub hosting_refused: Option<String>,
+}
+
+/// A model that is not tried any more, since engine-hosts died with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineStatus {
+    /// BLAKE3 of its file.
+    pub model: Hash,
+    /// Its name.
+    pub name: String,
+    /// Since when, in seconds since 1970 UTC.
+    pub since_s: u64,
+    /// Why, with the next step.
+    pub why: String,
 }
 
 /// Another member.

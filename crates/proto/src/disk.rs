@@ -52,6 +52,34 @@ impl Wire for PathHash {
     const BYTES_MAX: usize = 128;
 }
 
+/// The most deaths that [`ModelDeaths`] holds.
+pub const DEATHS_KEPT_MAX: usize = 16;
+/// The longest text in [`ModelDeaths`], in bytes.
+pub const DEATH_TEXT_BYTES_MAX: usize = 2048;
+
+/// The newest deaths of engine-hosts that had a model, and whether it is quarantined for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct ModelDeaths {
+    /// What people call the model.
+    #[n(0)]
+    pub name: String,
+    /// When they died, in seconds since 1970 UTC; at most [`DEATHS_KEPT_MAX`].
+    #[n(1)]
+    pub times_s: Vec<u64>,
+    /// How the newest died.
+    #[n(2)]
+    pub newest: String,
+    /// Since when the model is quarantined, in seconds since 1970 UTC.
+    #[n(3)]
+    pub quarantined_s: Option<u64>,
+}
+
+impl Wire for ModelDeaths {
+    const WHAT: &'static str = "record of a model's deaths";
+    const BYTES_MAX: usize = 2 * DEATH_TEXT_BYTES_MAX + 16 * DEATHS_KEPT_MAX;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +96,19 @@ mod tests {
         let golden = [vec![0xa3, 0, 5, 1, 6, 2, 0x58, 32], vec![7; 32]].concat();
         assert_eq!(bytes, golden);
         assert_eq!(codec::from_slice::<PathHash>(&bytes).unwrap(), value);
+    }
+
+    #[test]
+    fn a_record_of_deaths_keeps_its_encoding() {
+        let value = ModelDeaths {
+            name: "a".to_owned(),
+            times_s: vec![1, 2],
+            newest: "b".to_owned(),
+            quarantined_s: Some(3),
+        };
+        let bytes = codec::to_vec(&value);
+        let golden = [0xa4, 0, 0x61, b'a', 1, 0x82, 1, 2, 2, 0x61, b'b', 3, 3];
+        assert_eq!(bytes, golden);
+        assert_eq!(codec::from_slice::<ModelDeaths>(&bytes).unwrap(), value);
     }
 }

@@ -7,6 +7,7 @@ use crate::codec::Wire;
 use crate::ids::{SessionId, ShareScope};
 use crate::model::{Numerics, Sampling};
 use minicbor::{CborLen, Decode, Encode};
+use serde::{Deserialize, Serialize};
 
 /// The most sessions that one engine-host holds at once.
 pub const SESSIONS_MAX: u32 = 64;
@@ -82,6 +83,13 @@ pub struct LoadSpec {
     /// computed in so many groups, so that each host of the ring has one to work on.
     #[n(8)]
     pub lanes: u32,
+    /// The most address space of the process in bytes, mapped model files included; `None` is no limit. A process
+    /// that would need more refuses to load, or dies; it never takes the machine's memory.
+    #[n(6)]
+    pub memory_bytes_max: Option<u64>,
+    /// A directory whose files may be read after loading, beside the models' own.
+    #[n(7)]
+    pub adapters_dir: Option<String>,
 }
 
 /// A piece of a model in an engine-host.
@@ -292,6 +300,49 @@ pub struct Loaded {
     /// Whether flash attention is on.
     #[n(8)]
     pub flash_attention: bool,
+    /// How far the process has locked itself up.
+    #[n(9)]
+    pub sandbox: Sandbox,
+}
+
+/// How far an engine-host has given up what it does not need.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, CborLen, Serialize, Deserialize)]
+#[cbor(map)]
+pub struct Sandbox {
+    /// In one word.
+    #[n(0)]
+    pub level: SandboxLevel,
+    /// What is missing for [`SandboxLevel::Full`], for people; empty when nothing is.
+    #[n(1)]
+    pub missing: Vec<String>,
+}
+
+/// The levels of [`Sandbox`].
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode, CborLen, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum SandboxLevel {
+    /// No file but the model's can be opened, and no system call but those for computing does anything.
+    #[n(0)]
+    Full,
+    /// A part of that.
+    #[n(1)]
+    Partial,
+    /// A process of its own with resource limits, and no more.
+    #[default]
+    #[n(2)]
+    ProcessOnly,
+}
+
+impl std::fmt::Display for SandboxLevel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Full => "full",
+            Self::Partial => "partial",
+            Self::ProcessOnly => "process-only",
+        })
+    }
 }
 
 /// A drawn token.

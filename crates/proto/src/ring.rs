@@ -358,6 +358,10 @@ pub enum RefusalCode {
     #[error("nothing was heard of the session for too long")]
     #[n(14)]
     LeaseExpired,
+    /// The node's engine is not locked up, and its owner did not allow to serve others like that.
+    #[error("no sandbox")]
+    #[n(15)]
+    Unsandboxed,
 }
 
 /// The first packet on a hop, from the stage that called.

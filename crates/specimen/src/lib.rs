@@ -62,6 +62,29 @@ pub fn bytes(family: Family, shape: &Shape, weights: Weights, seed: u64) -> Vec<
     file
 }
 
+/// The same model with other keys: for files that are well-formed and still wrong.
+///
+/// # Panics
+///
+/// When `bytes` is no GGUF file.
+#[must_use]
+pub fn bend(bytes: &[u8], change: impl FnOnce(&mut Metadata)) -> Vec<u8> {
+    let header =
+        gguf::Header::from_bytes(bytes).expect("a specimen is bent, and that is a GGUF file");
+    let mut keys = header.metadata().clone();
+    change(&mut keys);
+    let describe = |tensor: &gguf::Tensor| NewTensor {
+        name: tensor.name.clone(),
+        dims: tensor.dims.clone(),
+        kind: tensor.kind,
+    };
+    let tensors: Vec<NewTensor> = header.tensors().iter().map(describe).collect();
+    let encoded = gguf::encode(header.version(), &keys, &tensors);
+    let mut file = encoded.expect("the shapes are as they were").bytes;
+    file.extend_from_slice(&bytes[to_usize(header.data_offset())..]);
+    file
+}
+
 fn metadata(family: Family, shape: &Shape, weights: Weights) -> Metadata {
     let mut metadata = Metadata::default();
     metadata.set(gguf::KEY_ARCHITECTURE, Value::text(family.architecture()));

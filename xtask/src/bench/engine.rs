@@ -38,6 +38,8 @@ pub(super) fn about(started: &Started, myzel: &Path, model: &Path) -> Result<Loa
         sessions_max: 1,
         step_rows_max: 16,
         threads: Some(1),
+        memory_bytes_max: None,
+        adapters_dir: None,
     };
     ours.write_all(&packet::encode(
         &Call {

@@ -33,6 +33,8 @@ pub(crate) fn load(role: Role, path: &Path, numerics: Numerics, threads: u32) ->
         step_rows_max: 512,
         threads: Some(threads),
         lanes: 1,
+        memory_bytes_max: None,
+        adapters_dir: None,
     };
     let mut parts = Parts::load(&spec, threads).unwrap_or_else(|e| panic!("{e}"));
     parts.set_threads(threads);

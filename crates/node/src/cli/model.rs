@@ -1,8 +1,9 @@
 //! `myzel model …`.
 
-use super::print_line;
 use super::progress::Bar;
-use crate::data;
+use super::{print_line, show};
+use crate::status::QuarantineStatus;
+use crate::{data, quarantine};
 use clap::Subcommand;
 use serde_json::json;
 use std::path::Path;
@@ -49,6 +50,12 @@ Examples:
         /// Its name, or the BLAKE3 of its file
         model: String,
     },
+    /// Try a quarantined model again
+    #[command(after_help = "Examples:\n  myzel model release mine")]
+    Release {
+        /// Its name, or the BLAKE3 of its file
+        model: String,
+    },
     /// Remove a model
     Rm {
         /// Its name, or the BLAKE3 of its file
@@ -64,7 +71,7 @@ pub(super) async fn run(
     let dir = DataDir::open(data_dir)?;
     // A running node has the state open; hashes of files outside the store are then not remembered.
     let state = State::open(&dir.state()).ok().map(Arc::new);
-    let models = data::models(&dir, catalogue, state)?;
+    let models = data::models(&dir, catalogue, state.clone())?;
     match command {
         ModelCommand::Pull { model, name, json } => {
             let bar = Bar::new();
@@ -86,8 +93,12 @@ pub(super) async fn run(
             let text = format!("{} {how}: {}", model.name, model.path.display());
             Ok(print_line(&if json { line.to_string() } else { text })?)
         }
-        ModelCommand::List { json } => list(&models, json),
-        ModelCommand::Show { model, json } => show(&models, &model.parse()?, json),
+        ModelCommand::List { json } => {
+            let held = quarantined(data_dir, state.as_deref()).await;
+            list(&models, &held, json)
+        }
+        ModelCommand::Release { model } => release(data_dir, state.as_deref(), &model).await,
+        ModelCommand::Show { model, json } => show_one(&models, &model.parse()?, json),
         ModelCommand::Verify { model } => {
             let bar = Bar::new();
             let verified = models.verify(&model.parse()?, bar.clone()).await;
@@ -113,7 +124,32 @@ fn describe(stored: &Stored) -> serde_json::Value {
     })
 }
 
-fn list(models: &Models, json: bool) -> anyhow::Result<()> {
+/// The quarantined models, from the state or, while a node has it, from that node.
+async fn quarantined(data_dir: &Path, state: Option<&State>) -> Vec<QuarantineStatus> {
+    match state {
+        Some(state) => state.deaths().map(quarantine::status).unwrap_or_default(),
+        None => show::status_of(data_dir)
+            .await
+            .map_or_else(|_| Vec::new(), |status| status.quarantine),
+    }
+}
+
+async fn release(data_dir: &Path, state: Option<&State>, wanted: &str) -> anyhow::Result<()> {
+    let held = quarantined(data_dir, state).await;
+    let model = quarantine::find(&held, wanted)?;
+    match state {
+        Some(state) => state.set_deaths(model, None)?,
+        None => {
+            let path = format!("/myzel/release?model={model}");
+            show::ask_node(data_dir, reqwest::Method::POST, &path).await?;
+        }
+    }
+    Ok(print_line(&format!(
+        "released {wanted}: it is tried again"
+    ))?)
+}
+
+fn list(models: &Models, held: &[QuarantineStatus], json: bool) -> anyhow::Result<()> {
     let listing = models.list();
     let here: Vec<_> = listing.models.iter().map(describe).collect();
     let fetchable: Vec<_> = models
@@ -129,7 +165,9 @@ fn list(models: &Models, json: bool) -> anyhow::Result<()> {
         .collect();
     if json {
         let broken: Vec<String> = listing.broken.iter().map(ToString::to_string).collect();
-        let all = json!({"models": here, "catalogue": fetchable, "broken": broken});
+        let all = json!({
+            "models": here, "catalogue": fetchable, "broken": broken, "quarantine": held,
+        });
         return Ok(print_line(&all.to_string())?);
     }
     for stored in &listing.models {
@@ -146,13 +184,16 @@ fn list(models: &Models, json: bool) -> anyhow::Result<()> {
             "{name:<32} {mb:>6} MB  fetch with: myzel model pull {name}"
         ))?;
     }
+    for held in held {
+        print_line(&format!("quarantined: {}", held.why))?;
+    }
     for broken in &listing.broken {
         print_line(&format!("broken: {broken}"))?;
     }
     Ok(())
 }
 
-fn show(models: &Models, wanted: &Reference, json: bool) -> anyhow::Result<()> {
+fn show_one(models: &Models, wanted: &Reference, json: bool) -> anyhow::Result<()> {
     let shown = describe(&models.show(wanted)?);
     if json {
         return Ok(print_line(&shown.to_string())?);

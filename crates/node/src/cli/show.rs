@@ -2,7 +2,9 @@
 
 use super::print_line;
 use crate::control::{Control, TicketReply};
-use crate::status::{Answers, HostingStatus, NodeStatus, RingStatus, StageStatus, Status};
+use crate::status::{
+    Answers, HostingStatus, NodeStatus, RingStatus, SandboxStatus, StageStatus, Status,
+};
 use anyhow::{Context, bail};
 use clap::Args;
 use std::path::Path;
@@ -54,8 +56,7 @@ pub(super) async fn ticket(data_dir: &Path, args: &TicketArgs) -> anyhow::Result
 }
 
 pub(super) async fn status(data_dir: &Path, args: &StatusArgs) -> anyhow::Result<()> {
-    let text = ask_node(data_dir, reqwest::Method::GET, "/myzel/status").await?;
-    let status: Status = serde_json::from_str(&text)?;
+    let status = status_of(data_dir).await?;
     let shown = if args.json {
         serde_json::to_string_pretty(&status)?
     } else {
@@ -64,8 +65,18 @@ pub(super) async fn status(data_dir: &Path, args: &StatusArgs) -> anyhow::Result
     Ok(print_line(shown.trim_end())?)
 }
 
+/// The status of the running node.
+pub(super) async fn status_of(data_dir: &Path) -> anyhow::Result<Status> {
+    let text = ask_node(data_dir, reqwest::Method::GET, "/myzel/status").await?;
+    Ok(serde_json::from_str(&text)?)
+}
+
 /// Asks a route of the running node.
-async fn ask_node(data_dir: &Path, method: reqwest::Method, path: &str) -> anyhow::Result<String> {
+pub(super) async fn ask_node(
+    data_dir: &Path,
+    method: reqwest::Method,
+    path: &str,
+) -> anyhow::Result<String> {
     let control = Control::read(data_dir)?;
     let url = format!("http://{}{path}", reachable(control.api));
     let client = client()?;
@@ -114,6 +125,9 @@ pub(super) fn not_there(data_dir: &Path, control: &Control) -> String {
 /// The status as a page of text.
 fn for_people(status: &Status) -> String {
     let mut lines = node_lines(status);
+    lines.extend(sandbox_lines(&status.sandbox));
+    let held = status.quarantine.iter();
+    lines.extend(held.map(|held| format!("held      {}", held.why)));
     lines.extend(status.ring.iter().flat_map(ring_lines));
     lines.extend(status.hosting.iter().map(|hosted| {
         let HostingStatus {
@@ -168,6 +182,30 @@ fn node_lines(status: &Status) -> Vec<String> {
             rates.engine_bytes / 1_000_000
         ),
     ]
+}
+
+fn sandbox_lines(sandbox: &SandboxStatus) -> Vec<String> {
+    let Some(level) = sandbox.level else {
+        return Vec::new();
+    };
+    let owner = match sandbox.allow_unsandboxed {
+        true => " (its owner lets it serve others without a full one)",
+        false => "",
+    };
+    let mut lines = vec![format!("sandbox   {level}{owner}")];
+    lines.extend(
+        sandbox
+            .missing
+            .iter()
+            .map(|what| format!("          missing: {what}")),
+    );
+    lines.extend(
+        sandbox
+            .hosting_refused
+            .iter()
+            .map(|why| format!("          {why}")),
+    );
+    lines
 }
 
 fn ring_lines(ring: &RingStatus) -> Vec<String> {

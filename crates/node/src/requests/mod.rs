@@ -204,6 +204,7 @@ pub(crate) fn down(error: &EngineError) -> Fault {
         EngineError::Down(why) => Fault::not_ready(format!(
             "the engine is not running: {why}; it is started again"
         )),
+        EngineError::Quarantined(why) => Fault::quarantined(why),
         EngineError::Died(why) => Fault::internal(format!(
             "the engine process ended in the middle of this request: {why}; it is started again, ask again"
         )),

@@ -129,8 +129,7 @@ impl Coordinator {
         let parts = vec![part(Role::Head, &plan.head), part(Role::Tail, &plan.tail)];
         // The stages elsewhere, and head and tail here.
         let lanes = split.remote.len() as u32 + 1;
-        let launch = plan.engine.launch.clone();
-        let engine = Arc::new(Supervisor::start(launch, plan.engine.load(parts, lanes)));
+        let engine = Arc::new(plan.engine.start(&plan.model, parts, lanes));
         let (members, refused) = (BTreeMap::new(), HashMap::new());
         let tasks = TaskTracker::new();
         let work = Work {

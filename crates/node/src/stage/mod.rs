@@ -10,6 +10,7 @@ mod serve;
 
 use crate::home::{EngineSettings, part};
 use crate::ring::form::contract;
+use crate::sandbox;
 use crate::status::HostingStatus;
 use engine::{EngineError, Supervisor};
 use net::{HopSender, IncomingHop, Links, Net};
@@ -277,6 +278,7 @@ impl From<EngineError> for Refusal {
                 FailCode::Unloadable | FailCode::Unsupported => RefusalCode::ModelUnusable,
                 FailCode::BadCall | FailCode::Compute => RefusalCode::EngineFailed,
             },
+            EngineError::Quarantined(_) => RefusalCode::ModelUnusable,
             _ => RefusalCode::EngineFailed,
         };
         refusal(code, error)
@@ -296,15 +298,16 @@ impl Needs {
         let model = self.find(&open)?;
         let layers = open.contract.layers;
         let request = StageRequest {
-            source: model.path,
+            source: model.path.clone(),
             model: model.blake3,
             role: Role::Middle,
             layers,
         };
         let unusable = |error| refusal(RefusalCode::ModelUnusable, error);
         let file = self.files.get(request).await.map_err(unusable)?;
-        let supervisor = self.load(&open, &file);
+        let supervisor = self.load(&open, &model, &file);
         let host = supervisor.ready().await?;
+        self.check_sandbox(host.loaded())?;
         let mine = contract(model.blake3, layers, open.contract.numerics, host.loaded());
         compare(&mine, &open, host.loaded())?;
         let hop = self.call_successor(&open).await?;
@@ -339,15 +342,22 @@ impl Needs {
         })
     }
 
-    fn load(&self, open: &OpenRing, file: &Path) -> Supervisor {
+    /// Strangers are served by an engine that is locked up, or by the owner's own decision.
+    fn check_sandbox(&self, loaded: &Loaded) -> Result<(), Refusal> {
+        match sandbox::hosting_refused(&loaded.sandbox, self.engine.allow_unsandboxed) {
+            Some(why) => Err(refusal(RefusalCode::Unsandboxed, why)),
+            None => Ok(()),
+        }
+    }
+
+    fn load(&self, open: &OpenRing, model: &Model, file: &Path) -> Supervisor {
         let settings = EngineSettings {
             numerics: open.contract.numerics,
             positions_max: open.positions_max,
             sessions_max: open.sessions_max,
             ..self.engine.clone()
         };
-        let spec = settings.load(vec![part(Role::Middle, file)], 1);
-        Supervisor::start(settings.launch, spec)
+        settings.start(model, vec![part(Role::Middle, file)], 1)
     }
 
     async fn call_successor(&self, open: &OpenRing) -> Result<HopSender, Refusal> {

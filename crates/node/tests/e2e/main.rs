@@ -12,6 +12,8 @@ mod model_commands;
 mod namespaces;
 mod one_node;
 mod openai_client;
+mod quarantine;
 mod ring;
+mod sandbox;
 mod support;
 mod tickets;

@@ -1,8 +1,8 @@
 //! Starting an engine-host and asking it.
 
-use engine::{Answers, EngineError, Host, Launch, Supervisor};
+use engine::{Answers, EngineError, Host, Launch, Patient, Supervisor, Ward};
 use proto::host::{Answer, Draw, LoadSpec, Output, Part, Role, Run, Tokenize};
-use proto::ids::{SessionId, ShareScope};
+use proto::ids::{Hash, SessionId, ShareScope};
 use proto::model::{Numerics, Sampling};
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ pub(crate) fn spec(model: &Path, numerics: Numerics, sessions_max: u32) -> LoadS
         // Beside other work two threads wait for each other; bits do not depend on their number.
         threads: Some(1),
         lanes: 1,
+        memory_bytes_max: None,
+        adapters_dir: None,
     }
 }
 
@@ -30,7 +32,12 @@ pub(crate) async fn start(spec: LoadSpec) -> (Supervisor, Arc<Host>) {
         program: env!("CARGO_BIN_EXE_myzel").into(),
         args: vec!["engine-host".to_owned()],
     };
-    let supervisor = Supervisor::start(launch, spec);
+    let patient = Patient {
+        model: Hash([0; 32]),
+        name: "a model under test".to_owned(),
+        ward: Arc::new(Ward::new([], Box::new(|_, _| {}))),
+    };
+    let supervisor = Supervisor::start(launch, spec, patient);
     let host = supervisor.ready().await.unwrap();
     (supervisor, host)
 }

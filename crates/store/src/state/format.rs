@@ -10,7 +10,13 @@ use redb::{TableDefinition, WriteTransaction};
 pub(super) type Step = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// `STEPS[n]` lifts format n + 1 to n + 2. Format 1 is the first.
-pub(super) const STEPS: &[Step] = &[];
+pub(super) const STEPS: &[Step] = &[add_deaths];
+
+/// Format 2 has a table of deaths.
+fn add_deaths(tx: &WriteTransaction) -> Result<(), redb::Error> {
+    tx.open_table(super::DEATHS)?;
+    Ok(())
+}
 
 const FORMAT: TableDefinition<'_, &str, u32> = TableDefinition::new("format");
 const VERSION: &str = "version";

@@ -3,6 +3,7 @@
 //! Calls block for a disk write or less; async callers with a tight loop use a blocking thread. redb keeps its
 //! promises over a crash at any moment. A file that is damaged otherwise is reported and left alone.
 
+mod deaths;
 mod format;
 
 use crate::durable::{self, FileError, parent};
@@ -29,6 +30,7 @@ const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters"
 const TICKETS: TableDefinition<'_, &[u8; 16], u32> = TableDefinition::new("tickets");
 const OWN: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("own");
 const MEMBERS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("members");
+const DEATHS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("deaths");
 const PATHS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("paths");
 
 const INCARNATION: &str = "incarnation";
@@ -399,6 +401,7 @@ fn create(path: &Path, steps: &[Step]) -> Result<(), StateError> {
         tx.open_table(OWN)?;
         tx.open_table(MEMBERS)?;
         tx.open_table(PATHS)?;
+        tx.open_table(DEATHS)?;
         Ok(())
     });
     drop(state);

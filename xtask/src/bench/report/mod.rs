@@ -309,6 +309,7 @@ mod tests {
             positions_max: 1,
             positions_trained: 1,
             flash_attention: true,
+            sandbox: proto::host::Sandbox::default(),
         };
         let ours = Ours {
             myzel: "/secret/place/myzel".into(),

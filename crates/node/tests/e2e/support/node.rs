@@ -24,6 +24,8 @@ pub(crate) struct Setup {
     envs: Vec<(String, String)>,
     /// The network namespace to run in.
     inside: Option<String>,
+    /// Whether the node believes that its kernel has no Landlock.
+    without_landlock: bool,
 }
 
 impl Setup {
@@ -36,6 +38,7 @@ impl Setup {
             args: Vec::new(),
             envs: Vec::new(),
             inside: None,
+            without_landlock: false,
         };
         let home = specimen::test_home();
         let home = home.to_str().expect("the test home's path is text");
@@ -86,6 +89,12 @@ impl Setup {
     /// In a network namespace.
     pub(crate) fn inside(mut self, namespace: &str) -> Self {
         self.inside = Some(namespace.to_owned());
+        self
+    }
+
+    /// As on a kernel without Landlock, from which on the engine is not fully locked up.
+    pub(crate) fn without_landlock(mut self) -> Self {
+        self.without_landlock = true;
         self
     }
 
@@ -173,11 +182,20 @@ impl Setup {
     /// Starts the process.
     pub(crate) fn start(&self) -> Node {
         let mut command = self.command(&self.up_args());
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = if self.without_landlock {
+            // A filter holds for a thread and what that starts, so this thread is for the filter alone.
+            let start = move || {
+                hide_landlock();
+                command.spawn()
+            };
+            std::thread::spawn(start)
+                .join()
+                .expect("the filter is installed")
+        } else {
+            command.spawn()
+        }
+        .expect("it starts");
         let (out, err) = (Lines::default(), Lines::default());
         out.collect(child.stdout.take().expect("it is piped"));
         err.collect(child.stderr.take().expect("it is piped"));
@@ -199,6 +217,25 @@ impl Setup {
         node.ready().await;
         node
     }
+}
+
+/// Makes the calling thread, and every process that it starts, believe that the kernel has no Landlock.
+fn hide_landlock() {
+    use nix::libc;
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
+    let calls = [
+        libc::SYS_landlock_create_ruleset,
+        libc::SYS_landlock_add_rule,
+        libc::SYS_landlock_restrict_self,
+    ];
+    let rules = calls.map(|call| (call, Vec::new())).into();
+    let missing = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+    let arch = TargetArch::try_from(std::env::consts::ARCH).expect("a known architecture");
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, missing, arch);
+    let program = filter
+        .and_then(BpfProgram::try_from)
+        .expect("a small filter");
+    apply_filter(&program).expect("the kernel takes the filter");
 }
 
 fn failed(output: &Output) -> String {
