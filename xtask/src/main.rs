@@ -8,6 +8,7 @@
 //! `cargo xtask bench` measures Myzel beside llama-server and writes `docs/benchmarks.md`.
 
 mod bench;
+mod rig;
 mod tidy;
 
 use std::io::{self, Write};

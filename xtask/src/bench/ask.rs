@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::events::{Event, Events};
-use super::http;
 use super::prompts::SYSTEM;
+use crate::rig::events::{Event, Events};
+use crate::rig::http;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]

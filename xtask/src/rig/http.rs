@@ -17,9 +17,9 @@ const BODY_BYTES_MAX: u64 = 16 << 20;
 
 /// A response whose body has not been read.
 #[derive(Debug)]
-pub(super) struct Response<R> {
+pub(crate) struct Response<R> {
     /// The status code.
-    pub(super) status: u16,
+    pub(crate) status: u16,
     framing: Framing,
     stream: R,
 }
@@ -37,7 +37,7 @@ enum Framing {
 /// # Errors
 ///
 /// When the server cannot be reached or answers with something else than HTTP.
-pub(super) fn get(addr: SocketAddr, path: &str) -> Result<Response<BufReader<TcpStream>>> {
+pub(crate) fn get(addr: SocketAddr, path: &str) -> Result<Response<BufReader<TcpStream>>> {
     exchange(addr, "GET", path, b"")
 }
 
@@ -46,7 +46,7 @@ pub(super) fn get(addr: SocketAddr, path: &str) -> Result<Response<BufReader<Tcp
 /// # Errors
 ///
 /// When the server cannot be reached or answers with something else than HTTP.
-pub(super) fn post(
+pub(crate) fn post(
     addr: SocketAddr,
     path: &str,
     body: &[u8],
@@ -109,7 +109,7 @@ impl<R: BufRead> Response<R> {
     /// # Errors
     ///
     /// When the connection breaks, or a chunk is not framed as one.
-    pub(super) fn piece(&mut self) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn piece(&mut self) -> Result<Option<Vec<u8>>> {
         match self.framing {
             Framing::Chunked => self.chunk(),
             Framing::Length(0) => Ok(None),
@@ -153,7 +153,7 @@ impl<R: BufRead> Response<R> {
     /// # Errors
     ///
     /// As [`Self::piece`], and when it is longer than 16 MiB.
-    pub(super) fn text(mut self) -> Result<String> {
+    pub(crate) fn text(mut self) -> Result<String> {
         let mut body = Vec::new();
         while let Some(piece) = self.piece()? {
             body.extend(piece);

@@ -6,11 +6,11 @@ use anyhow::{Context, Result};
 
 /// Memory of a tree of processes, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// Resident sets, added up: a page that two processes share counts twice.
-    pub(super) resident: u64,
+    pub(crate) resident: u64,
     /// Proportional sets, added up: a page that two processes share counts half for each.
-    pub(super) proportional: u64,
+    pub(crate) proportional: u64,
 }
 
 /// The memory of `root` and its descendants.
@@ -18,7 +18,7 @@ pub(super) struct Memory {
 /// # Errors
 ///
 /// When one of them cannot be read, for example because it has just ended.
-pub(super) fn of_tree(root: i32) -> Result<Memory> {
+pub(crate) fn of_tree(root: i32) -> Result<Memory> {
     let mut sum = Memory::default();
     for pid in tree(root, &parents()?) {
         let path = format!("/proc/{pid}/smaps_rollup");
