@@ -50,20 +50,6 @@ impl Sample {
     }
 }
 
-/// The name under which a server offers its model.
-///
-/// # Errors
-///
-/// When it does not answer, or offers none.
-pub(super) fn model_name(addr: SocketAddr) -> Result<String> {
-    let text = http::get(addr, "/v1/models")?.text()?;
-    let list: Value = serde_json::from_str(&text).context("the list of models")?;
-    let name = list["data"][0]["id"].as_str();
-    Ok(name
-        .with_context(|| format!("{addr} offers no model: {text}"))?
-        .to_owned())
-}
-
 /// Asks, reads the streamed answer to its end, and takes the times.
 ///
 /// # Errors

@@ -39,6 +39,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use clap::builder::RangedU64ValueParser;
 
 use crate::rig::say;
 use crate::rig::started::Started;
@@ -49,6 +50,8 @@ const ANSWER_TOKENS: u32 = 128;
 /// Rounds of a run, and of a quick one.
 const ROUNDS: usize = 7;
 const ROUNDS_QUICK: usize = 3;
+/// The most rounds: a day or so.
+const ROUNDS_MAX: u64 = 100;
 /// The page, below the repository.
 const PAGE: &str = "docs/benchmarks.md";
 
@@ -62,12 +65,22 @@ pub(crate) struct Options {
     /// Fewer rounds: figures to work with, not to publish
     #[arg(long)]
     quick: bool,
+    /// How often every server is asked [default: 7]
+    #[arg(long, value_name = "N", conflicts_with = "quick", value_parser = RangedU64ValueParser::<usize>::new().range(1..=ROUNDS_MAX))]
+    rounds: Option<usize>,
     /// Only this part, for work; may be given several times
     #[arg(long, value_name = "NAME", value_enum)]
     phase: Vec<Phase>,
     /// The binary to measure [default: the release build of this repository, built first]
     #[arg(long, value_name = "FILE")]
     myzel: Option<PathBuf>,
+}
+
+impl Options {
+    fn rounds(&self) -> usize {
+        let usual = if self.quick { ROUNDS_QUICK } else { ROUNDS };
+        self.rounds.unwrap_or(usual)
+    }
 }
 
 /// What an invocation asks for.
@@ -122,7 +135,7 @@ fn same(a: &Path, b: &Path) -> bool {
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let plan = Plan::of(root, options)?;
     let started = Started::new()?;
-    let rounds = if options.quick { ROUNDS_QUICK } else { ROUNDS };
+    let rounds = options.rounds();
     let peer = llama_server::get(&started, plan.phases.contains(&Phase::Rpc))?;
     let ours = ours::get(&started, root, options.myzel.as_deref())?;
     let machine = machine::Machine::read(&started, root)?;
@@ -156,6 +169,9 @@ fn command(options: &Options) -> String {
     if options.quick {
         text.push_str(" --quick");
     }
+    if let Some(rounds) = options.rounds {
+        text.push_str(&format!(" --rounds {rounds}"));
+    }
     for phase in &options.phase {
         text.push_str(&format!(" --phase {}", phase.name()));
     }
@@ -164,6 +180,8 @@ fn command(options: &Options) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     fn plan(phase: &[Phase], out: Option<&str>) -> Result<Plan> {
@@ -218,5 +236,32 @@ mod tests {
             command(&options),
             "cargo xtask bench --quick --phase streams --phase rpc"
         );
+        let options = Options {
+            rounds: Some(9),
+            ..Options::default()
+        };
+        assert_eq!(command(&options), "cargo xtask bench --rounds 9");
+        assert_eq!(options.rounds(), 9);
+    }
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn nonsense_is_refused_and_says_what_is_allowed() {
+        for (line, says) in [
+            ("--rounds 0", "1..=100"),
+            ("--rounds 3 --quick", "cannot be used with"),
+            ("--phase fast", "possible values: single, rings"),
+            ("--phase", "a value is required"),
+            ("more", "more"),
+        ] {
+            let words = std::iter::once("bench").chain(line.split_whitespace());
+            let error = Line::try_parse_from(words).unwrap_err().to_string();
+            assert!(error.contains(says), "{line}: {error}");
+        }
     }
 }

@@ -183,8 +183,9 @@ impl Bench<'_> {
         )?;
         for one in &bursts {
             let threads = one.subject.threads();
+            let cache = one.subject.cache().map_or("", Cache::flag);
             say(&format!(
-                "  {}, threads {threads}: {:.1} tokens/s in all, first token {:.0} ms",
+                "  {}, threads {threads} {cache}: {:.1} tokens/s in all, first token {:.0} ms",
                 one.subject, one.total, one.first_ms
             ));
         }

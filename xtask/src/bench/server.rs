@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::ask;
 use super::llama_server::LlamaServer;
 use super::ours::Ours;
 use super::subject::{Kind, Subject};
@@ -59,7 +58,7 @@ impl Origin<'_> {
         Ok(Server {
             subject,
             addr,
-            model: ask::model_name(addr)?,
+            model: http::model_name(addr)?,
             processes,
         })
     }

@@ -95,6 +95,14 @@ impl Subject {
         matches!(self.kind, Kind::Myzel { .. })
     }
 
+    /// The peer's cache.
+    pub(super) fn cache(&self) -> Option<Cache> {
+        match self.kind {
+            Kind::Myzel { .. } => None,
+            Kind::Llama { cache, .. } => Some(cache),
+        }
+    }
+
     /// Its threads, in words.
     pub(super) fn threads(&self) -> String {
         self.threads

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// How long a server may be silent.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
@@ -60,6 +61,16 @@ fn exchange(
     path: &str,
     body: &[u8],
 ) -> Result<Response<BufReader<TcpStream>>> {
+    let stream = send(addr, method, path, body)?;
+    Response::read(BufReader::new(stream)).with_context(|| format!("{addr}{path}"))
+}
+
+/// Sends a request and waits for nothing. Dropping what it returns closes the connection.
+///
+/// # Errors
+///
+/// When the server cannot be reached.
+pub(crate) fn send(addr: SocketAddr, method: &str, path: &str, body: &[u8]) -> Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&addr, CONNECT_MAX)
         .with_context(|| format!("cannot connect to {addr}"))?;
     stream.set_nodelay(true)?;
@@ -70,7 +81,21 @@ fn exchange(
         body.len()
     );
     (&stream).write_all(&[head.as_bytes(), body].concat())?;
-    Response::read(BufReader::new(stream)).with_context(|| format!("{addr}{path}"))
+    Ok(stream)
+}
+
+/// The name under which a server offers its model.
+///
+/// # Errors
+///
+/// When it does not answer, or offers none.
+pub(crate) fn model_name(addr: SocketAddr) -> Result<String> {
+    let text = get(addr, "/v1/models")?.text()?;
+    let list: Value = serde_json::from_str(&text).context("the list of models")?;
+    let name = list["data"][0]["id"].as_str();
+    Ok(name
+        .with_context(|| format!("{addr} offers no model: {text}"))?
+        .to_owned())
 }
 
 impl<R: BufRead> Response<R> {

@@ -1,8 +1,8 @@
 //! Memory of a process and all that it started (Linux, proc(5)).
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result};
+
+use super::tree::{self, Identity};
 
 /// Memory of a tree of processes, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,59 +17,27 @@ pub(crate) struct Memory {
 ///
 /// # Errors
 ///
-/// When one of them cannot be read, for example because it has just ended.
+/// When one that lives cannot be read, or `root` has ended.
 pub(crate) fn of_tree(root: i32) -> Result<Memory> {
     let mut sum = Memory::default();
-    for pid in tree(root, &parents()?) {
-        let path = format!("/proc/{pid}/smaps_rollup");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let one = parse(&text).with_context(|| format!("{path} has no Rss or Pss"))?;
-        sum.resident += one.resident;
-        sum.proportional += one.proportional;
+    for pid in tree::of(root)? {
+        match of(pid) {
+            Ok(one) => {
+                sum.resident += one.resident;
+                sum.proportional += one.proportional;
+            }
+            Err(error) if pid == root || Identity::of(pid).is_some() => return Err(error),
+            // It ended since the tree was read.
+            Err(_) => {}
+        }
     }
     Ok(sum)
 }
 
-/// Every process with its parent.
-fn parents() -> Result<BTreeMap<i32, i32>> {
-    let mut parents = BTreeMap::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        // One that ended meanwhile has no line any more.
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        if let Some(parent) = parent(&stat) {
-            parents.insert(pid, parent);
-        }
-    }
-    Ok(parents)
-}
-
-/// The fourth field of a stat line; the second, the name, may hold spaces and parentheses.
-fn parent(stat: &str) -> Option<i32> {
-    stat.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
-}
-
-fn tree(root: i32, parents: &BTreeMap<i32, i32>) -> Vec<i32> {
-    let mut found = vec![root];
-    let mut at = 0;
-    while let Some(&pid) = found.get(at) {
-        found.extend(
-            parents
-                .iter()
-                .filter(|(_, parent)| **parent == pid)
-                .map(|(pid, _)| *pid),
-        );
-        at += 1;
-    }
-    found
+fn of(pid: i32) -> Result<Memory> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    parse(&text).with_context(|| format!("{path} has no Rss or Pss"))
 }
 
 fn parse(text: &str) -> Option<Memory> {
@@ -98,15 +66,6 @@ mod tests {
             })
         );
         assert_eq!(parse("Rss: 1 kB\n"), None);
-    }
-
-    #[test]
-    fn a_tree_is_all_descendants_and_nothing_else() {
-        let parents = BTreeMap::from([(1, 0), (5, 1), (6, 5), (7, 6), (8, 5), (9, 1)]);
-        let mut found = tree(5, &parents);
-        found.sort_unstable();
-        assert_eq!(found, [5, 6, 7, 8]);
-        assert_eq!(parent("7 (a (b) c) S 6 7 7 0"), Some(6));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! [`product`] finds the binary and the model. [`process`] starts a server with a log and a data directory of its
 //! own; [`started`] knows every process and ends each by its own number, whether the run succeeds, fails or is
-//! interrupted. [`http`] and [`events`] are the client, [`memory`] reads what the system says of a tree of
+//! interrupted. [`http`] and [`events`] are the client, [`tree`] and [`memory`] read what the system says of
 //! processes. Nothing here knows what is measured.
 
 pub(crate) mod events;
@@ -11,6 +11,7 @@ pub(crate) mod memory;
 pub(crate) mod process;
 pub(crate) mod product;
 pub(crate) mod started;
+pub(crate) mod tree;
 
 use std::io::{self, Write};
 

@@ -7,7 +7,7 @@ use super::super::llama_rpc;
 use super::super::llama_server;
 use super::super::many::Burst;
 use super::super::phases::All;
-use super::super::subject::{Kind, Subject};
+use super::super::subject::Subject;
 use super::Facts;
 
 /// What was asked, in which order, and with which arguments.
@@ -64,10 +64,8 @@ fn caches(trial: &[Burst]) -> Option<String> {
     let subject = trial.first()?.subject;
     let tried: Vec<String> = trial
         .iter()
-        .map(|one| match one.subject.kind {
-            Kind::Llama { cache, .. } => format!("`{}` {:.1}", cache.flag(), one.total),
-            Kind::Myzel { .. } => unreachable!("the peer's caches were tried"),
-        })
+        .filter_map(|one| Some((one.subject.cache()?, &one.total)))
+        .map(|(cache, total)| format!("`{}` {total:.1}", cache.flag()))
         .collect();
     Some(format!(
         "Both caches of llama-server were tried first, with {} at once and {} threads, tokens/s in all: {}. Many at once \
