@@ -1,8 +1,10 @@
 //! Memory of a process and all that it started (Linux, proc(5)).
 
-use anyhow::{Context, Result};
+use std::io;
 
-use super::tree::{self, Identity};
+use anyhow::{Context, Result, bail};
+
+use super::tree;
 
 /// Memory of a tree of processes, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,27 +19,38 @@ pub(crate) struct Memory {
 ///
 /// # Errors
 ///
-/// When one that lives cannot be read, or `root` has ended.
+/// When one of them cannot be read, or `root` has ended.
 pub(crate) fn of_tree(root: i32) -> Result<Memory> {
     let mut sum = Memory::default();
     for pid in tree::of(root)? {
-        match of(pid) {
-            Ok(one) => {
+        match of(pid)? {
+            Some(one) => {
                 sum.resident += one.resident;
                 sum.proportional += one.proportional;
             }
-            Err(error) if pid == root || Identity::of(pid).is_some() => return Err(error),
+            None if pid == root => bail!("process {root} has ended"),
             // It ended since the tree was read.
-            Err(_) => {}
+            None => {}
         }
     }
     Ok(sum)
 }
 
-fn of(pid: i32) -> Result<Memory> {
+/// The memory of one process; `None` once it has none any more, since it ends.
+fn of(pid: i32) -> Result<Option<Memory>> {
     let path = format!("/proc/{pid}/smaps_rollup");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    parse(&text).with_context(|| format!("{path} has no Rss or Pss"))
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {path}")),
+    };
+    let memory = parse(&text).with_context(|| format!("{path} has no Rss or Pss"))?;
+    Ok(Some(memory))
+}
+
+/// No such process; or it is one without memory, on its way out.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
 }
 
 fn parse(text: &str) -> Option<Memory> {
@@ -75,5 +88,18 @@ mod tests {
             memory.proportional > 0 && memory.proportional <= memory.resident,
             "{memory:?}"
         );
+    }
+
+    #[test]
+    fn a_process_that_has_ended_has_none() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id() as i32;
+        // Not reaped yet, but its memory goes with its end.
+        while of(pid).unwrap().is_some() {
+            std::thread::yield_now();
+        }
+        assert!(of_tree(pid).unwrap_err().to_string().contains("has ended"));
+        child.wait().unwrap();
+        assert_eq!(of(pid).unwrap(), None);
     }
 }

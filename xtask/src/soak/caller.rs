@@ -7,13 +7,13 @@ use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
 /// Positions of each request's context, as the node is started.
-pub(super) const CONTEXT: u32 = 2_048;
+pub(super) const CONTEXT: u32 = 1_024;
 /// The longest prompt that must fit, in words. A word is little more than a token, and the answer needs room.
-const WORDS_MAX: u32 = 1_200;
+const WORDS_MAX: u32 = 600;
 /// A prompt of so many words never fits.
 const WORDS_TOO_MANY: u32 = 2 * CONTEXT;
 /// The longest answer, in tokens.
-const TOKENS_MAX: u32 = 256;
+const TOKENS_MAX: u32 = 128;
 /// The longest that a caller waits before it goes away without having read anything.
 const PATIENCE_MAX_MS: u64 = 1_500;
 /// The longest that a caller does not read.
@@ -73,11 +73,19 @@ impl Caller {
     }
 
     /// One that asks something short and reads the answer.
-    pub(super) fn plain(random: &mut StdRng) -> Self {
+    pub(super) fn short(random: &mut StdRng) -> Self {
         Self {
             text: text(random, 8),
             tokens_max: 16,
             conduct: Conduct::Reads,
+        }
+    }
+
+    /// One that asks the longest there is and reads the answer.
+    pub(super) fn longest(random: &mut StdRng) -> Self {
+        Self {
+            text: text(random, WORDS_MAX),
+            ..Self::short(random)
         }
     }
 

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rand::rngs::StdRng;
 use serde_json::Value;
 
 use super::caller::{self, Caller, Conduct};
@@ -16,8 +17,6 @@ use crate::rig::started::Started;
 const REST: Duration = Duration::from_millis(500);
 /// How many failures are quoted.
 const QUOTED_MAX: usize = 5;
-/// The stream's number of those that ask afterwards; no stream has it.
-const AFTERWARDS: u32 = u32::MAX;
 const PATH: &str = "/v1/chat/completions";
 
 /// How a request ended, where its caller's conduct allows it.
@@ -106,14 +105,20 @@ pub(super) fn stream(
     tally
 }
 
-/// Asks as many requests at once as there are places; each must be answered.
+/// Asks so many requests at once; each `number` gives others, and no stream has them.
 ///
 /// # Errors
 ///
 /// When the run is interrupted.
-pub(super) fn refill(started: &Started, addr: SocketAddr, places: u32, seed: u64) -> Result<Tally> {
-    let mut random = caller::random(seed, AFTERWARDS);
-    let callers: Vec<Caller> = (0..places).map(|_| Caller::plain(&mut random)).collect();
+pub(super) fn fill(
+    started: &Started,
+    addr: SocketAddr,
+    number: u64,
+    at_once: u32,
+    draw: impl Fn(&mut StdRng) -> Caller,
+) -> Result<Tally> {
+    let mut random = caller::random(number, u32::MAX);
+    let callers: Vec<Caller> = (0..at_once).map(|_| draw(&mut random)).collect();
     let mut tally = Tally::default();
     thread::scope(|scope| {
         let calls: Vec<_> = callers
@@ -243,7 +248,7 @@ mod tests {
         };
         let models = response(200, r#"{"data":[{"id":"m"}]}"#);
         let answers = [models, response(status, answer)];
-        let mut caller = Caller::plain(&mut caller::random(1, 1));
+        let mut caller = Caller::short(&mut caller::random(1, 1));
         caller.conduct = conduct;
         let started = Started::new()?;
         thread::scope(|scope| {

@@ -2,7 +2,7 @@
 //!
 //! One node of the release build, or a ring, answers; streams ask one request after the other, each with a length,
 //! an answer and a behaviour of its own ([`caller`]), drawn from a seed that is printed. Meanwhile the resident
-//! memory of every process is sampled. Afterwards ([`verdict`]):
+//! memory of every process is sampled; it had the longest requests before, so that every buffer has been used. Afterwards ([`verdict`]):
 //!
 //! - memory did not grow once the first quarter was over ([`slope`]),
 //! - every place is free again, and as many requests at once as there are places are answered,
@@ -25,6 +25,7 @@ use clap::builder::RangedU64ValueParser;
 
 use crate::rig::started::Started;
 use crate::rig::{product, say};
+use caller::Caller;
 use client::Tally;
 use nodes::Nodes;
 use slope::Sample;
@@ -85,6 +86,15 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
     let model = product::model(&started, &myzel)?;
     let seed = options.seed.unwrap_or_else(rand::random);
     let split = options.split.unwrap_or(0);
+    let places = options.sessions;
+    let mut nodes = Nodes::start(&started, &myzel, &model, places, split)?;
+    let addr = nodes.addr();
+    say("warming up: as many of the longest requests as there are places, one by one");
+    let mut warm = Tally::default();
+    for number in 0..places {
+        let number = u64::from(number);
+        warm.add(client::fill(&started, addr, number, 1, Caller::longest)?);
+    }
     say(&format!(
         "soaking for {} s: {} streams, {} places, {} remote stages, --seed {seed}",
         options.time().as_secs(),
@@ -92,12 +102,12 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
         options.sessions,
         split,
     ));
-    let mut nodes = Nodes::start(&started, &myzel, &model, options.sessions, split)?;
-    let (tally, samples) = soak(&started, &mut nodes, options, seed)?;
+    let (mut tally, samples) = soak(&started, &mut nodes, options, seed)?;
     say("asking whether everything is free again");
     let taken = nodes.taken()?;
-    let refill = client::refill(&started, nodes.addr(), options.sessions, seed)?;
+    let refill = client::fill(&started, addr, 0, places, Caller::short)?;
     let left = nodes.interrupt()?;
+    tally.add(warm);
     let findings = Findings {
         seed,
         time: options.time(),
