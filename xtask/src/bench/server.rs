@@ -1,27 +1,23 @@
 //! A server that answers: started, waited for, ended when dropped.
 
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
-use tempfile::{NamedTempFile, TempDir};
 
 use super::llama_server::LlamaServer;
 use super::ours::Ours;
-use super::started::{Running, Started};
-use super::subject::Subject;
-use super::{ask, http};
+use super::subject::{Kind, Subject};
+use crate::rig::http;
+use crate::rig::process::{Node, Process};
+use crate::rig::started::Started;
 
 /// How long a server may take to load, and a ring to form.
 const START_MAX: Duration = Duration::from_secs(120);
 /// How often we look.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How many lines of a log an error quotes.
-const TAIL_LINES: usize = 5;
 
 /// A server, or the coordinator of a ring with its members.
 #[derive(Debug)]
@@ -32,17 +28,8 @@ pub(super) struct Server {
     pub(super) addr: SocketAddr,
     /// What it calls the model.
     pub(super) model: String,
+    /// The one that is asked comes first; dropped in this order, since it notices the loss of the others.
     processes: Vec<Process>,
-}
-
-/// A process with its log and its data directory.
-#[derive(Debug)]
-struct Process {
-    // Fields are dropped in this order: the process first, then what it writes to.
-    running: Running,
-    stdout: Option<BufReader<ChildStdout>>,
-    log: NamedTempFile,
-    dir: TempDir,
 }
 
 /// What servers are started from.
@@ -63,131 +50,99 @@ impl Origin<'_> {
     ///
     /// When it does not start; the error quotes its log.
     pub(super) fn start(&self, subject: Subject) -> Result<Server> {
-        let started = match subject {
-            Subject::LlamaServer { .. } => self.llama_server(subject),
-            Subject::Myzel { remote, .. } => self.myzel(subject, remote),
+        let started = match subject.kind {
+            Kind::Llama { .. } => self.llama_server(subject),
+            Kind::Myzel { .. } => self.myzel(subject),
         };
         let (addr, processes) = started.with_context(|| format!("starting {subject}"))?;
         Ok(Server {
             subject,
             addr,
-            model: ask::model_name(addr)?,
+            model: http::model_name(addr)?,
             processes,
         })
     }
 
+    fn model(&self) -> String {
+        self.ours.model.display().to_string()
+    }
+
     fn llama_server(&self, subject: Subject) -> Result<(SocketAddr, Vec<Process>)> {
-        // Free a moment ago; should another program take it meanwhile, the start fails and says so.
-        let addr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let args = subject.args(
-            &self.ours.model.display().to_string(),
-            &addr.port().to_string(),
-        );
-        let mut process = self.spawn(&self.peer.program, &args, Stdio::null())?;
+        let (mut workers, mut addrs) = (Vec::new(), Vec::new());
+        let program = if subject.others() == 0 {
+            &self.peer.program
+        } else {
+            let rpc = self.peer.rpc.as_ref();
+            let rpc = rpc.expect("phases with workers come with a build that has them");
+            for _ in 0..subject.others() {
+                let (addr, worker) = self.worker(&rpc.worker, subject)?;
+                workers.push(worker);
+                addrs.push(addr.to_string());
+            }
+            &rpc.program
+        };
+        let addr = free()?;
+        let args = subject.args(&self.model(), &addr.port().to_string(), &addrs.join(","));
+        let mut process = Process::spawn(self.started, program, &args, Stdio::null())?;
         let begun = Instant::now();
         while !http::get(addr, "/health").is_ok_and(|response| response.status == 200) {
+            for one in std::iter::once(&mut process).chain(&mut workers) {
+                one.check()?;
+            }
+            self.wait(begun, || process.tail())?;
+        }
+        workers.insert(0, process);
+        Ok((addr, workers))
+    }
+
+    fn worker(&self, program: &Path, subject: Subject) -> Result<(SocketAddr, Process)> {
+        let addr = free()?;
+        let args = subject.worker_args(&addr.port().to_string());
+        let mut process = Process::spawn(self.started, program, &args, Stdio::null())?;
+        let begun = Instant::now();
+        while TcpStream::connect(addr).is_err() {
             process.check()?;
             self.wait(begun, || process.tail())?;
         }
-        Ok((addr, vec![process]))
+        Ok((addr, process))
     }
 
-    fn myzel(&self, subject: Subject, remote: u32) -> Result<(SocketAddr, Vec<Process>)> {
-        let args = subject.args(&self.ours.model.display().to_string(), "0");
-        let mut processes = Vec::new();
-        let (addr, ticket, process) = self.node(&args)?;
-        processes.push(process);
-        let Subject::Myzel {
-            numerics, threads, ..
-        } = subject
-        else {
+    fn myzel(&self, subject: Subject) -> Result<(SocketAddr, Vec<Process>)> {
+        let Kind::Myzel { numerics, remote } = subject.kind else {
             unreachable!("ours")
         };
+        let node = |args: &[String]| Node::start(self.started, &self.ours.myzel, args);
+        let first = node(&subject.args(&self.model(), "0", ""))?;
+        let mut processes = vec![first.process];
         for _ in 0..remote {
-            let alone = Subject::node(numerics, threads);
-            let mut args = alone.args(&self.ours.model.display().to_string(), "0");
-            args.extend(["--join".to_owned(), ticket.clone()]);
-            processes.push(self.node(&args)?.2);
+            let alone = Subject::node(numerics, subject.threads).with_slots(subject.slots);
+            let mut args = alone.args(&self.model(), "0", "");
+            args.extend(["--join".to_owned(), first.ticket.clone()]);
+            processes.push(node(&args)?.process);
         }
         let begun = Instant::now();
-        while remote > 0 && self.status(&processes[0])?["answers"] != "ring" {
+        while remote > 0 && !self.has_ring(&processes[0])? {
             for process in &mut processes {
                 process.check()?;
             }
             self.wait(begun, || "the ring does not come up".to_owned())?;
         }
-        Ok((addr, processes))
+        Ok((first.addr, processes))
     }
 
-    /// Starts a node of ours and reads its `ready` line: where it answers, and its ticket.
-    fn node(&self, args: &[String]) -> Result<(SocketAddr, String, Process)> {
-        let mut process = self.spawn(&self.ours.myzel, args, Stdio::piped())?;
-        let stdout = process
-            .running
-            .child
-            .stdout
-            .take()
-            .expect("the output is a pipe");
-        let mut stdout = BufReader::new(stdout);
-        let mut line = String::new();
-        stdout.read_line(&mut line)?;
-        // Kept open: a node that cannot print would end.
-        process.stdout = Some(stdout);
-        match ready(&line) {
-            Some((addr, ticket)) => Ok((addr, ticket, process)),
-            None => bail!("it is not ready but says {line:?}: {}", process.tail()),
-        }
+    fn has_ring(&self, process: &Process) -> Result<bool> {
+        Ok(process.status(self.started, &self.ours.myzel)?["answers"] == "ring")
     }
 
-    fn spawn(&self, program: &Path, args: &[String], stdout: Stdio) -> Result<Process> {
-        let (log, dir) = (NamedTempFile::new()?, TempDir::new()?);
-        let mut command = Command::new(program);
-        command
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(log.reopen()?);
-        for (name, _) in std::env::vars_os() {
-            // Settings of whoever runs this must not reach either server.
-            let name_text = name.to_string_lossy();
-            if ["MYZEL_", "LLAMA_", "OMP_", "GOMP_", "GGML_"]
-                .iter()
-                .any(|p| name_text.starts_with(p))
-            {
-                command.env_remove(name);
-            }
-        }
-        command
-            .env("MYZEL_DATA_DIR", dir.path())
-            .env("XDG_DATA_HOME", dir.path());
-        let running = self.started.spawn(&mut command)?;
-        Ok(Process {
-            running,
-            stdout: None,
-            log,
-            dir,
-        })
-    }
-
-    /// What `myzel status --json` says of a node.
-    fn status(&self, process: &Process) -> Result<Value> {
-        let mut command = Command::new(&self.ours.myzel);
-        command
-            .arg("--data-dir")
-            .arg(process.dir.path())
-            .args(["status", "--json"]);
-        let text = self.started.output(&mut command)?;
-        serde_json::from_str(&text).context("what `status --json` printed")
-    }
-
-    /// Fails if a ring is not one (any more).
+    /// Fails if a ring of ours is not one (any more).
     ///
     /// # Errors
     ///
     /// Exactly then, or when a node does not say.
     pub(super) fn confirm(&self, server: &Server) -> Result<()> {
-        if server.subject.remote() > 0 && self.status(&server.processes[0])?["answers"] != "ring" {
-            bail!("{} does not answer over its ring", server.subject);
+        let subject = server.subject;
+        if subject.is_ours() && subject.others() > 0 && !self.has_ring(&server.processes[0])? {
+            bail!("{subject} does not answer over its ring");
         }
         Ok(())
     }
@@ -200,76 +155,14 @@ impl Origin<'_> {
     }
 }
 
+/// Free a moment ago; should another program take it meanwhile, the start fails and says so.
+fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
 impl Server {
     /// The numbers of its processes, without what they started.
     pub(super) fn pids(&self) -> impl Iterator<Item = i32> {
         self.processes.iter().map(|process| process.running.pid())
-    }
-}
-
-impl Process {
-    /// Fails once the process has ended.
-    fn check(&mut self) -> Result<()> {
-        match self.running.try_wait()? {
-            Some(status) => bail!("it ended with {status}: {}", self.tail()),
-            None => Ok(()),
-        }
-    }
-
-    fn tail(&self) -> String {
-        let text = std::fs::read(self.log.path()).unwrap_or_default();
-        tail(&String::from_utf8_lossy(&text))
-    }
-}
-
-/// The last lines of a log, in one.
-pub(super) fn tail(log: &str) -> String {
-    let lines: Vec<&str> = log
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    match lines.as_slice() {
-        [] => "it left no words".to_owned(),
-        lines => lines[lines.len().saturating_sub(TAIL_LINES)..].join(" / "),
-    }
-}
-
-/// Reads `ready http://ADDR/v1 ticket TICKET`.
-fn ready(line: &str) -> Option<(SocketAddr, String)> {
-    let mut words = line.strip_prefix("ready ")?.split_whitespace();
-    let addr = words
-        .next()?
-        .strip_prefix("http://")?
-        .strip_suffix("/v1")?
-        .parse()
-        .ok()?;
-    let ticket = words.skip_while(|word| *word != "ticket").nth(1)?;
-    Some((addr, ticket.to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ready_line_is_read() {
-        let (addr, ticket) = ready("ready http://127.0.0.1:7717/v1 ticket myzel1abc\n").unwrap();
-        assert_eq!((addr.port(), ticket.as_str()), (7717, "myzel1abc"));
-        for line in [
-            "",
-            "ready",
-            "ready http://127.0.0.1:7717/v1",
-            "error: port taken",
-        ] {
-            assert_eq!(ready(line), None, "{line}");
-        }
-    }
-
-    #[test]
-    fn a_tail_is_the_end_of_a_log() {
-        assert_eq!(tail("\n\n"), "it left no words");
-        assert_eq!(tail("a\n b \n\n"), "a / b");
-        assert_eq!(tail("1\n2\n3\n4\n5\n6\n7\n"), "3 / 4 / 5 / 6 / 7");
     }
 }

@@ -6,89 +6,184 @@ use proto::model::Numerics;
 
 /// Positions of each request's context.
 const CONTEXT: u32 = 2_048;
-/// Requests computed at once.
+/// Requests computed at once where they are asked one at a time.
 const SLOTS: u32 = 4;
 
-/// A server, or a ring of servers, in one setting.
+/// Who answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Subject {
+pub(super) enum Kind {
     /// Ours.
     Myzel {
         /// The numerics mode.
         numerics: Numerics,
-        /// Threads of each process; `None` leaves it to the program.
-        threads: Option<u32>,
         /// Remote stages; 0 is the whole model in one node.
         remote: u32,
     },
     /// The peer.
-    LlamaServer {
-        /// Threads; `None` leaves it to the program.
-        threads: Option<u32>,
+    Llama {
+        /// How it keeps the contexts of several requests.
+        cache: Cache,
+        /// Its workers (`rpc-server`) that hold the layers; 0 is the whole model in one process.
+        workers: u32,
     },
+}
+
+/// How llama-server keeps the contexts of several requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cache {
+    /// Each in a part of its own.
+    Parted,
+    /// All in one, of the same total size.
+    Unified,
+}
+
+/// A server, or a ring of servers, in one setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Subject {
+    /// Who answers.
+    pub(super) kind: Kind,
+    /// Threads of each process; `None` leaves it to the program.
+    pub(super) threads: Option<u32>,
+    /// Requests computed at once.
+    pub(super) slots: u32,
 }
 
 impl Subject {
     /// A single node of ours.
     pub(super) fn node(numerics: Numerics, threads: Option<u32>) -> Self {
-        Self::Myzel {
-            numerics,
+        Self::ring(numerics, threads, 0)
+    }
+
+    /// A ring of ours over `remote` other nodes.
+    pub(super) fn ring(numerics: Numerics, threads: Option<u32>, remote: u32) -> Self {
+        Self::of(Kind::Myzel { numerics, remote }, threads)
+    }
+
+    /// The peer, in one process.
+    pub(super) fn llama_server(threads: Option<u32>) -> Self {
+        Self::llama_rpc(Cache::Parted, threads, 0)
+    }
+
+    /// The peer, its layers with `workers` other processes.
+    pub(super) fn llama_rpc(cache: Cache, threads: Option<u32>, workers: u32) -> Self {
+        Self::of(Kind::Llama { cache, workers }, threads)
+    }
+
+    fn of(kind: Kind, threads: Option<u32>) -> Self {
+        Self {
+            kind,
             threads,
-            remote: 0,
+            slots: SLOTS,
         }
     }
 
-    /// How many remote stages it has.
-    pub(super) fn remote(&self) -> u32 {
-        match self {
-            Self::Myzel { remote, .. } => *remote,
-            Self::LlamaServer { .. } => 0,
+    /// The same, with room for so many requests at once.
+    pub(super) fn with_slots(self, slots: u32) -> Self {
+        Self { slots, ..self }
+    }
+
+    /// How many other processes hold layers: remote stages of ours, workers of the peer.
+    pub(super) fn others(&self) -> u32 {
+        match self.kind {
+            Kind::Myzel { remote, .. } => remote,
+            Kind::Llama { workers, .. } => workers,
+        }
+    }
+
+    /// Whether it is ours.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self.kind, Kind::Myzel { .. })
+    }
+
+    /// The peer's cache.
+    pub(super) fn cache(&self) -> Option<Cache> {
+        match self.kind {
+            Kind::Myzel { .. } => None,
+            Kind::Llama { cache, .. } => Some(cache),
         }
     }
 
     /// Its threads, in words.
     pub(super) fn threads(&self) -> String {
-        let (Self::Myzel { threads, .. } | Self::LlamaServer { threads }) = self;
-        threads.map_or_else(|| "default".to_owned(), |threads| threads.to_string())
+        self.threads
+            .map_or_else(|| "default".to_owned(), |threads| threads.to_string())
     }
 
-    /// The arguments that start it, with the model's file and the port to listen on.
-    pub(super) fn args(&self, model: &str, port: &str) -> Vec<String> {
-        let line = match self {
-            Self::Myzel { .. } => format!("up --api 127.0.0.1:{port} --listen 127.0.0.1:0"),
-            Self::LlamaServer { .. } => format!(
-                "--host 127.0.0.1 --port {port} --ctx-size {} --parallel {SLOTS} --no-kv-unified \
-                 --cache-ram 0 --no-webui --offline",
-                CONTEXT * SLOTS
-            ),
-        };
-        let mut args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let mut add = |name: &str, value: String| args.extend([name.to_owned(), value]);
-        add("--model", model.to_owned());
-        match self {
-            Self::Myzel {
-                numerics,
-                threads,
-                remote,
-            } => {
-                add("--context", CONTEXT.to_string());
-                add("--sessions", SLOTS.to_string());
-                add("--numerics", word(*numerics).to_owned());
-                if let Some(threads) = threads {
-                    add("--threads", threads.to_string());
-                }
-                if *remote > 0 {
-                    add("--split", remote.to_string());
-                }
+    /// The program that is started.
+    pub(super) fn program(&self) -> &'static str {
+        match self.kind {
+            Kind::Myzel { .. } => "myzel",
+            Kind::Llama { .. } => "llama-server",
+        }
+    }
+
+    /// The arguments that start it, with the model's file, the port to listen on and the workers' addresses
+    /// (nothing where there are none).
+    pub(super) fn args(&self, model: &str, port: &str, workers: &str) -> Vec<String> {
+        let mut args = Args::default();
+        match self.kind {
+            Kind::Myzel { numerics, remote } => {
+                args.words(&format!(
+                    "up --api 127.0.0.1:{port} --listen 127.0.0.1:0 --context {CONTEXT} --sessions {} --numerics {}",
+                    self.slots,
+                    word(numerics)
+                ));
+                args.option("--threads", self.threads);
+                args.option("--split", Some(remote).filter(|remote| *remote > 0));
             }
-            Self::LlamaServer { threads } => {
-                if let Some(threads) = threads {
-                    add("--threads", threads.to_string());
-                    add("--threads-batch", threads.to_string());
-                }
+            Kind::Llama {
+                cache,
+                workers: count,
+            } => {
+                args.words(&format!(
+                    "--host 127.0.0.1 --port {port} --ctx-size {} --parallel {} {} --cache-ram 0 --no-webui --offline",
+                    CONTEXT * self.slots,
+                    self.slots,
+                    cache.flag()
+                ));
+                args.option("--threads", self.threads);
+                args.option("--threads-batch", self.threads);
+                args.option("--rpc", Some(workers).filter(|_| count > 0));
+                args.option("--gpu-layers", Some(99).filter(|_| count > 0));
             }
         }
-        args
+        // By itself: a path may have spaces.
+        args.option("--model", Some(model));
+        args.0
+    }
+
+    /// The arguments of one of the peer's workers.
+    pub(super) fn worker_args(&self, port: &str) -> Vec<String> {
+        let mut args = Args::default();
+        args.words(&format!("--host 127.0.0.1 --port {port}"));
+        args.option("--threads", self.threads);
+        args.0
+    }
+}
+
+/// A command line that grows.
+#[derive(Debug, Default)]
+struct Args(Vec<String>);
+
+impl Args {
+    fn words(&mut self, line: &str) {
+        self.0.extend(line.split_whitespace().map(str::to_owned));
+    }
+
+    fn option(&mut self, name: &str, value: Option<impl ToString>) {
+        if let Some(value) = value {
+            self.0.extend([name.to_owned(), value.to_string()]);
+        }
+    }
+}
+
+impl Cache {
+    /// The flag that asks for it.
+    pub(super) fn flag(self) -> &'static str {
+        match self {
+            Self::Parted => "--no-kv-unified",
+            Self::Unified => "--kv-unified",
+        }
     }
 }
 
@@ -102,18 +197,17 @@ fn word(numerics: Numerics) -> &'static str {
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Myzel {
-                numerics,
-                remote: 0,
-                ..
-            } => write!(f, "myzel, {}", word(*numerics)),
-            Self::Myzel {
-                numerics, remote, ..
-            } => {
-                write!(f, "myzel, {}, ring over {remote} remote", word(*numerics))
+        match self.kind {
+            Kind::Myzel { numerics, remote } => {
+                write!(f, "myzel, {}", word(numerics))?;
+                if remote > 0 {
+                    write!(f, ", ring over {remote} remote")?;
+                }
+                Ok(())
             }
-            Self::LlamaServer { .. } => f.write_str("llama-server"),
+            Kind::Llama { workers: 0, .. } => f.write_str("llama-server"),
+            Kind::Llama { workers: 1, .. } => f.write_str("llama-server, RPC, 1 worker"),
+            Kind::Llama { workers, .. } => write!(f, "llama-server, RPC, {workers} workers"),
         }
     }
 }
@@ -124,7 +218,7 @@ mod tests {
 
     #[track_caller]
     fn check(subject: Subject, has: &[&str], has_not: &[&str]) {
-        let line = subject.args("m.gguf", "1").join(" ");
+        let line = subject.args("m.gguf", "1", "w:1").join(" ");
         for text in has {
             assert!(line.contains(text), "{text} in {line}");
         }
@@ -146,15 +240,22 @@ mod tests {
             ],
             &["--split"],
         );
-        let theirs = Subject::LlamaServer { threads: Some(2) };
+        check(ours.with_slots(16), &["--sessions 16"], &[]);
+        let theirs = Subject::llama_server(Some(2));
         check(
             theirs,
             &[
                 "--ctx-size 8192",
                 "--parallel 4",
+                "--no-kv-unified",
                 "--threads 2",
                 "--threads-batch 2",
             ],
+            &["--rpc", "--gpu-layers"],
+        );
+        check(
+            theirs.with_slots(16),
+            &["--ctx-size 32768", "--parallel 16"],
             &[],
         );
     }
@@ -166,18 +267,34 @@ mod tests {
             &["exact"],
             &["--threads"],
         );
-        check(Subject::LlamaServer { threads: None }, &[], &["--threads"]);
-        assert_eq!(Subject::LlamaServer { threads: None }.threads(), "default");
+        check(Subject::llama_server(None), &[], &["--threads"]);
+        assert_eq!(Subject::llama_server(None).threads(), "default");
     }
 
     #[test]
     fn a_ring_says_over_how_many() {
-        let ring = Subject::Myzel {
-            numerics: Numerics::Exact,
-            threads: Some(1),
-            remote: 2,
-        };
+        let ring = Subject::ring(Numerics::Exact, Some(1), 2);
         check(ring, &["--split 2"], &[]);
         assert_eq!(ring.to_string(), "myzel, exact, ring over 2 remote");
+    }
+
+    #[test]
+    fn workers_hold_all_layers_and_have_the_same_threads() {
+        let rpc = Subject::llama_rpc(Cache::Unified, Some(2), 2);
+        check(
+            rpc,
+            &[
+                "--rpc w:1",
+                "--gpu-layers 99",
+                " --kv-unified",
+                "--threads 2",
+            ],
+            &["--no-kv-unified"],
+        );
+        assert_eq!(
+            rpc.worker_args("7").join(" "),
+            "--host 127.0.0.1 --port 7 --threads 2"
+        );
+        assert_eq!(rpc.to_string(), "llama-server, RPC, 2 workers");
     }
 }

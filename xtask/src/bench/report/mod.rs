@@ -1,24 +1,24 @@
 //! The page that a run writes: figures in, Markdown out.
 
 mod bars;
+mod method;
 mod table;
 
 use std::fmt::Write;
 
-use super::ANSWER_TOKENS;
-use super::llama_server::{self, LlamaServer};
+use super::llama_server::LlamaServer;
 use super::machine::Machine;
-use super::memory::Memory;
+use super::many::Burst;
 use super::ours::Ours;
 use super::phases::All;
 use super::rounds::Figures;
 use super::subject::Subject;
+use crate::rig::MIB;
+use crate::rig::memory::Memory;
 use table::Table;
 
 /// A machine this busy with other things disturbs what is measured on it.
 const BUSY_MAX: f64 = 0.05;
-/// Bytes of a MiB.
-const MIB: f64 = (1u64 << 20) as f64;
 
 /// Everything that the page says.
 #[derive(Debug, Clone, Copy)]
@@ -37,53 +37,74 @@ pub(super) struct Facts<'a> {
     pub(super) figures: &'a All,
 }
 
-/// The whole page.
+/// The whole page. A phase that was not run has no section.
 pub(super) fn page(facts: &Facts<'_>) -> String {
-    let All {
-        single,
-        memory,
-        rings,
-        beside,
-        ..
-    } = facts.figures;
-    let mut bars = bars::single(single);
-    bars.extend(rings.iter().flat_map(|group| bars::rings(group)));
-    bars.extend(bars::memory(single, memory));
-    [
+    let all = facts.figures;
+    let mut parts = vec![
         opening(facts),
-        section("Against the bars", BARS, &bars::table(&bars)),
-        section("Single nodes", SINGLE, &figures(single)),
-        section("Memory", MEMORY, &memory_table(memory)),
-        section("Rings on loopback", RINGS, &figures(&rings.concat())),
-        section(
-            "Threads as each chooses, alone",
-            CHOSEN,
-            &figures(&beside[0]),
-        ),
-        section(
-            "Threads as each chooses, beside a core kept busy",
-            BESIDE,
-            &figures(&beside[1]),
-        ),
-        method(facts),
-        versions(facts),
-    ]
-    .join("\n")
+        section("Against the bars", BARS, &bars::table(&all_bars(all))),
+    ];
+    let mut add = |is: bool, title: &str, text: &str, table: String| {
+        if is {
+            parts.push(section(title, text, &table));
+        }
+    };
+    let had_single = !all.single.is_empty();
+    add(had_single, "Single nodes", SINGLE, figures(&all.single));
+    add(had_single, "Memory", MEMORY, memory_table(&all.memory));
+    let had_streams = !all.streams.is_empty();
+    add(had_streams, "Many at once", STREAMS, bursts(&all.streams));
+    let (rings, rpc) = (all.rings.concat(), &all.rpc);
+    add(
+        !rings.is_empty(),
+        "Rings on loopback",
+        RINGS,
+        figures(&rings),
+    );
+    add(
+        !rpc.is_empty(),
+        "Rings beside llama.cpp's RPC",
+        RPC,
+        bursts(rpc),
+    );
+    let [alone, busy] = &all.beside;
+    let (chosen, beside) = ("Threads as each chooses, alone", BUSY_TITLE);
+    add(!alone.is_empty(), chosen, CHOSEN, figures(alone));
+    add(!busy.is_empty(), beside, BESIDE, figures(busy));
+    parts.extend([method::method(facts), method::versions(facts)]);
+    parts.join("\n")
+}
+
+fn all_bars(all: &All) -> Vec<bars::Bar> {
+    let mut found = bars::single(&all.single);
+    found.extend(bars::memory(&all.single, &all.memory));
+    found.extend(all.streams.iter().flat_map(|group| bars::streams(group)));
+    found.extend(all.rings.iter().flat_map(|group| bars::rings(group)));
+    found.extend(all.rpc.iter().flat_map(|group| bars::rpc(group)));
+    found.extend(bars::beside(&all.beside[1]));
+    found
 }
 
 const BARS: &str = "\
 A ratio is taken round by round between answers of the same round; it is the median of these, with the least and \
-the greatest in parentheses. Single nodes and memory are compared at the number of threads that is best for each. \
-A bar is met when the median meets it.";
+the greatest in parentheses. Single nodes, memory, and rings beside RPC are compared at the number of threads that is \
+best for each. A bar is met when the median meets it.";
 const SINGLE: &str = "Tokens a second. The first token's time is that of the short prompt.";
 const MEMORY: &str = "\
 Of all processes of a server, after the same requests, each alone on the machine. The proportional set (PSS) \
 counts a page that two processes share once; the resident set (RSS) counts it twice.";
+const STREAMS: &str = "\
+As many connections as are said, each asked one question of its own; every server has as many slots, of the same \
+context. Total: tokens of all answers by the time from the first request to the last token. First token: the median \
+over the streams of a round. Answered: tokens that came of those that were asked for.";
 const RINGS: &str = "\
 All processes on this machine, so that a ring shares the cores which a single node has for itself; exact mode.";
+const RPC: &str = "\
+As above; all processes on this machine. Ours in exact mode, the default of rings; llama-server with as many RPC \
+workers as we have remote stages, which hold all layers. The threads are those of every process.";
 const CHOSEN: &str = "Neither is told a number of threads.";
-const BESIDE: &str =
-    "The same, while a program in an endless loop keeps one core busy. For information.";
+const BUSY_TITLE: &str = "Threads as each chooses, beside a core kept busy";
+const BESIDE: &str = "The same, while a program in an endless loop keeps one core busy.";
 
 fn section(title: &str, text: &str, table: &str) -> String {
     format!("## {title}\n\n{text}\n\n{table}")
@@ -162,76 +183,39 @@ fn memory_table(memory: &[(Subject, Memory)]) -> String {
     table.to_string()
 }
 
-fn method(facts: &Facts<'_>) -> String {
-    let all = facts.figures;
-    let (short, long) = all
-        .single
-        .first()
-        .map_or((0, 0), |figures| figures.prompt_tokens);
-    let mut text = format!(
-        "## How it was measured\n\n\
-         - Over HTTP, streamed, one request at a time, one client for all; temperature 0. The same system and user \
-         text for all; they came to the same number of tokens everywhere.\n\
-         - Decode: tokens between the first and the last of an answer of {ANSWER_TOKENS} tokens to a prompt of \
-         {short}, by the time between these two.\n\
-         - Prefill: a prompt of about {long} tokens, new in every round, by the time to the first token of the answer.\n\
-         - In each round every server is asked both, in turn, beginning with another one each time. One round before \
-         the first is not counted.\n\
-         - A ring is asked only while `myzel status` says that it answers.\n\n\
-         Arguments, without repetitions for other threads:\n\n```text\n"
-    );
-    let mut seen = Vec::new();
-    for one in all.single.iter().chain(all.rings.iter().flatten()) {
-        let program = match one.subject {
-            Subject::Myzel { .. } => "myzel",
-            Subject::LlamaServer { .. } => "llama-server",
-        };
-        if !seen.contains(&one.subject.to_string()) {
-            seen.push(one.subject.to_string());
-            // Writing into a string cannot fail.
-            let _ = writeln!(
-                text,
-                "{program} {}",
-                one.subject.args("MODEL", "PORT").join(" ")
-            );
-        }
-    }
-    text.push_str("```\n\nFurther nodes of a ring have the same arguments with `--join TICKET` for `--split`.\n");
-    text
-}
-
-fn versions(facts: &Facts<'_>) -> String {
-    let Facts {
-        peer,
-        ours,
-        machine,
-        figures,
+fn bursts(groups: &[Vec<Burst>]) -> String {
+    let mut table = Table::new(&[
+        "server",
+        "at once",
+        "threads",
+        "total",
+        "first token, ms",
+        "answered",
+    ]);
+    for Burst {
+        subject,
+        total,
+        first_ms,
+        answered,
         ..
-    } = facts;
-    let options: Vec<&str> = llama_server::OPTIONS.into_iter().collect();
-    format!(
-        "## What was measured\n\n\
-         - Model: SmolLM2-135M-Instruct, Q4_1, the starter model of the catalogue.\n\
-         - {}, its engine: {}; CPU: `{}`\n\
-         - llama-server, built from the llama.cpp tree in {} {} of PyPI: {}; CPU: `{}`\n\
-         - Its options: `{}`, with `{}` for C and C++\n\
-         - Compiler of both: {}\n",
-        ours.version,
-        ours.loaded.build,
-        ours.loaded.cpu_class,
-        llama_server::PACKAGE,
-        llama_server::VERSION,
-        peer.version,
-        figures.peer_features,
-        options.join(" "),
-        peer.flags,
-        machine.compiler,
-    )
+    } in groups.iter().flatten()
+    {
+        table.row([
+            subject.to_string(),
+            subject.slots.to_string(),
+            subject.threads(),
+            total.to_string(),
+            format!("{first_ms:.0}"),
+            format!("{:.0} %", answered * 100.0),
+        ]);
+    }
+    table.to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::stats::Series;
+    use super::super::subject::Cache;
     use super::*;
     use proto::host::Loaded;
     use proto::model::Numerics;
@@ -248,23 +232,32 @@ mod tests {
         }
     }
 
+    fn burst(subject: Subject, total: f64) -> Burst {
+        Burst {
+            subject: subject.with_slots(8),
+            total: Series::new(vec![total; 3]),
+            first_ms: Series::new(vec![250.0; 3]),
+            answered: 0.985,
+            prompt_tokens: (70, 75),
+        }
+    }
+
     fn all() -> All {
         let node = |numerics| Subject::node(numerics, Some(2));
-        let peer = Subject::LlamaServer { threads: Some(2) };
+        let peer = Subject::llama_server(Some(2));
         let (numerics, threads) = (Numerics::Exact, Some(2));
-        let ring = |remote| Subject::Myzel {
-            numerics,
-            threads,
-            remote,
-        };
+        let ring = |remote| Subject::ring(numerics, threads, remote);
+        let rpc = |cache, workers| Subject::llama_rpc(cache, threads, workers);
         let sized = |bytes: u64| Memory {
             resident: bytes << 20,
             proportional: bytes << 20,
         };
-        let chosen = [
-            figures(Subject::node(Numerics::Throughput, None), 100.0),
-            figures(Subject::LlamaServer { threads: None }, 100.0),
-        ];
+        let chosen = |ours| {
+            vec![
+                figures(Subject::node(Numerics::Throughput, None), ours),
+                figures(Subject::llama_server(None), 100.0),
+            ]
+        };
         All {
             peer_features: "CPU : AVX2 = 1 | OPENMP = 1".to_owned(),
             single: vec![
@@ -278,7 +271,19 @@ mod tests {
                 figures(ring(1), 70.0),
                 figures(ring(2), 60.0),
             ]],
-            beside: [chosen.to_vec(), chosen.to_vec()],
+            beside: [chosen(100.0), chosen(210.0)],
+            trial: vec![
+                burst(rpc(Cache::Parted, 0), 301.0),
+                burst(rpc(Cache::Unified, 0), 305.0),
+            ],
+            streams: vec![vec![
+                burst(node(Numerics::Throughput), 333.0),
+                burst(rpc(Cache::Unified, 0), 300.0),
+            ]],
+            rpc: vec![vec![
+                burst(ring(1), 120.0),
+                burst(rpc(Cache::Unified, 1), 100.0),
+            ]],
         }
     }
 
@@ -298,6 +303,7 @@ mod tests {
             program: "/secret/place/llama-server".into(),
             version: "version: 1".into(),
             flags: "-x",
+            rpc: None,
         };
         let loaded = Loaded {
             build: "an engine".into(),
@@ -333,9 +339,16 @@ mod tests {
         for text in [
             "`cargo xtask bench`",
             "A CPU, 2 cores, 8.0 GiB",
-            "0.96 (0.96–0.96) | ≥ 0.95 | met",
-            "0.78 (0.78–0.78) | ≥ 0.9  | **missed**",
-            "1.10 (1.10–1.10) | ≤ 1.15 | met",
+            "0.96 (0.96–0.96) | ≥ 1   | **missed**",
+            "0.78 (0.78–0.78) | ≥ 0.9 | **missed**",
+            "1.10 (1.10–1.10) | ≤ 1.1 | met",
+            "1.11 (1.11–1.11) | ≥ 1   | met",
+            "1.20 (1.20–1.20) | ≥ 1.5 | **missed**",
+            "2.10 (2.10–2.10) | ≥ 2   | met",
+            "| 8       | 2       | 333.0 (333.0–333.0) | 250 (250–250)   | 98 %     |",
+            "`--no-kv-unified` 301.0 (301.0–301.0), `--kv-unified` 305.0 (305.0–305.0)",
+            "ggml-rpc-server --host 127.0.0.1 --port PORT --threads 2",
+            "--rpc WORKERS --gpu-layers 99",
             "myzel up --api 127.0.0.1:PORT",
             "llama-server --host 127.0.0.1 --port PORT",
             "x86_64 AVX2",
@@ -343,6 +356,25 @@ mod tests {
             "an answer of 128 tokens to a prompt of 36",
         ] {
             assert!(page.contains(text), "{text:?} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_run_has_only_its_sections() {
+        let part = All {
+            rpc: all().rpc,
+            ..All::default()
+        };
+        let page = page_of(&part, 0.0);
+        assert!(page.contains("## Rings beside llama.cpp's RPC"), "{page}");
+        for title in [
+            "## Single nodes",
+            "## Memory",
+            "## Many at once",
+            "## Rings on loopback",
+            "## Threads as each",
+        ] {
+            assert!(!page.contains(title), "{title} is in\n{page}");
         }
     }
 

@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Everything that this run started and that has not been reaped.
 #[derive(Debug, Clone)]
-pub(super) struct Started {
+pub(crate) struct Started {
     pids: Arc<Mutex<Pids>>,
     /// Waits for signals; ends with the last clone.
     _signals: Arc<Runtime>,
@@ -42,7 +42,7 @@ impl Started {
     /// # Errors
     ///
     /// When the signals cannot be watched.
-    pub(super) fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let pids = Arc::<Mutex<Pids>>::default();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -78,7 +78,7 @@ impl Started {
     /// # Errors
     ///
     /// Exactly then.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if lock(&self.pids).interrupted {
             bail!("interrupted")
         } else {
@@ -91,7 +91,7 @@ impl Started {
     /// # Errors
     ///
     /// When interrupted.
-    pub(super) fn pause(&self, time: Duration) -> Result<()> {
+    pub(crate) fn pause(&self, time: Duration) -> Result<()> {
         std::thread::sleep(time);
         self.check()
     }
@@ -101,7 +101,7 @@ impl Started {
     /// # Errors
     ///
     /// When it cannot be started, or the run was interrupted.
-    pub(super) fn spawn(&self, command: &mut Command) -> Result<Running> {
+    pub(crate) fn spawn(&self, command: &mut Command) -> Result<Running> {
         // The lock is held so that a signal meets the process either not started or in the list.
         let mut pids = lock(&self.pids);
         if pids.interrupted {
@@ -122,7 +122,7 @@ impl Started {
     /// # Errors
     ///
     /// When it cannot be started or does not succeed.
-    pub(super) fn run(&self, command: &mut Command) -> Result<()> {
+    pub(crate) fn run(&self, command: &mut Command) -> Result<()> {
         let mut running = self.spawn(command.stdin(Stdio::null()))?;
         let status = loop {
             match running.try_wait()? {
@@ -144,7 +144,7 @@ impl Started {
     /// # Errors
     ///
     /// When it cannot be started, does not succeed, or prints other things than text.
-    pub(super) fn output(&self, command: &mut Command) -> Result<String> {
+    pub(crate) fn output(&self, command: &mut Command) -> Result<String> {
         let mut running = self.spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
         let mut text = String::new();
         let stdout = running.child.stdout.take().expect("the output is a pipe");
@@ -167,15 +167,15 @@ fn lock(pids: &Mutex<Pids>) -> MutexGuard<'_, Pids> {
 
 /// A process that ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(crate) struct Running {
     /// The process; its pipes may be taken.
-    pub(super) child: Child,
+    pub(crate) child: Child,
     started: Started,
 }
 
 impl Running {
     /// Its number.
-    pub(super) fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.child.id() as i32
     }
 
@@ -184,7 +184,7 @@ impl Running {
     /// # Errors
     ///
     /// When the system does not say.
-    pub(super) fn try_wait(&mut self) -> Result<Option<std::process::ExitStatus>> {
+    pub(crate) fn try_wait(&mut self) -> Result<Option<std::process::ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 }

@@ -2,7 +2,7 @@
 
 /// What came out of a stream of bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// The data of an event, most often a JSON object.
     Data(String),
     /// `[DONE]`: nothing follows.
@@ -11,7 +11,7 @@ pub(super) enum Event {
 
 /// Turns bytes, cut anywhere, into events.
 #[derive(Debug, Default)]
-pub(super) struct Events {
+pub(crate) struct Events {
     /// The beginning of a line that is not complete.
     line: Vec<u8>,
     /// The data lines of an event that is not complete.
@@ -20,7 +20,7 @@ pub(super) struct Events {
 
 impl Events {
     /// The events that `bytes` completes. Comments and other fields than `data` are skipped.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<Event> {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         for byte in bytes {
             if *byte != b'\n' {

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// How long a server may be silent.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
@@ -17,9 +18,9 @@ const BODY_BYTES_MAX: u64 = 16 << 20;
 
 /// A response whose body has not been read.
 #[derive(Debug)]
-pub(super) struct Response<R> {
+pub(crate) struct Response<R> {
     /// The status code.
-    pub(super) status: u16,
+    pub(crate) status: u16,
     framing: Framing,
     stream: R,
 }
@@ -37,7 +38,7 @@ enum Framing {
 /// # Errors
 ///
 /// When the server cannot be reached or answers with something else than HTTP.
-pub(super) fn get(addr: SocketAddr, path: &str) -> Result<Response<BufReader<TcpStream>>> {
+pub(crate) fn get(addr: SocketAddr, path: &str) -> Result<Response<BufReader<TcpStream>>> {
     exchange(addr, "GET", path, b"")
 }
 
@@ -46,7 +47,7 @@ pub(super) fn get(addr: SocketAddr, path: &str) -> Result<Response<BufReader<Tcp
 /// # Errors
 ///
 /// When the server cannot be reached or answers with something else than HTTP.
-pub(super) fn post(
+pub(crate) fn post(
     addr: SocketAddr,
     path: &str,
     body: &[u8],
@@ -60,6 +61,16 @@ fn exchange(
     path: &str,
     body: &[u8],
 ) -> Result<Response<BufReader<TcpStream>>> {
+    let stream = send(addr, method, path, body)?;
+    Response::read(BufReader::new(stream)).with_context(|| format!("{addr}{path}"))
+}
+
+/// Sends a request and waits for nothing. Dropping what it returns closes the connection.
+///
+/// # Errors
+///
+/// When the server cannot be reached.
+pub(crate) fn send(addr: SocketAddr, method: &str, path: &str, body: &[u8]) -> Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&addr, CONNECT_MAX)
         .with_context(|| format!("cannot connect to {addr}"))?;
     stream.set_nodelay(true)?;
@@ -70,7 +81,21 @@ fn exchange(
         body.len()
     );
     (&stream).write_all(&[head.as_bytes(), body].concat())?;
-    Response::read(BufReader::new(stream)).with_context(|| format!("{addr}{path}"))
+    Ok(stream)
+}
+
+/// The name under which a server offers its model.
+///
+/// # Errors
+///
+/// When it does not answer, or offers none.
+pub(crate) fn model_name(addr: SocketAddr) -> Result<String> {
+    let text = get(addr, "/v1/models")?.text()?;
+    let list: Value = serde_json::from_str(&text).context("the list of models")?;
+    let name = list["data"][0]["id"].as_str();
+    Ok(name
+        .with_context(|| format!("{addr} offers no model: {text}"))?
+        .to_owned())
 }
 
 impl<R: BufRead> Response<R> {
@@ -109,7 +134,7 @@ impl<R: BufRead> Response<R> {
     /// # Errors
     ///
     /// When the connection breaks, or a chunk is not framed as one.
-    pub(super) fn piece(&mut self) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn piece(&mut self) -> Result<Option<Vec<u8>>> {
         match self.framing {
             Framing::Chunked => self.chunk(),
             Framing::Length(0) => Ok(None),
@@ -153,7 +178,7 @@ impl<R: BufRead> Response<R> {
     /// # Errors
     ///
     /// As [`Self::piece`], and when it is longer than 16 MiB.
-    pub(super) fn text(mut self) -> Result<String> {
+    pub(crate) fn text(mut self) -> Result<String> {
         let mut body = Vec::new();
         while let Some(piece) = self.piece()? {
             body.extend(piece);
