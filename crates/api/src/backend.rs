@@ -80,7 +80,7 @@ pub struct GenerateRequest {
 }
 
 /// Who asks: the bearer key as it was sent; requests without one are all from the same caller. Never written to a log.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Caller(pub Option<String>);
 
 impl std::fmt::Debug for Caller {

@@ -4,6 +4,7 @@ use crate::BODY_WAIT_MAX;
 use crate::backend::{Backend, Caller, Generation};
 use crate::body;
 use crate::fault::Fault;
+use crate::places::Place;
 use crate::reply::{Reply, Step};
 use crate::request::ChatRequest;
 use crate::response::{self, Chunks, Heading};
@@ -16,7 +17,6 @@ use axum::http::header::AUTHORIZATION;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Answers, or says why not.
 pub(crate) async fn completions<B: Backend>(
@@ -35,8 +35,8 @@ pub(crate) async fn completions<B: Backend>(
 }
 
 async fn answer<B: Backend>(app: &App<B>, request: Request) -> Result<Response, Fault> {
-    let place = place(app)?;
     let caller = caller(request.headers());
+    let place = place(app, caller.clone())?;
     let body = body::read(request.into_body(), BODY_WAIT_MAX).await?;
     let ChatRequest {
         mut generate,
@@ -88,8 +88,8 @@ fn caller(headers: &HeaderMap) -> Caller {
 }
 
 /// A place among the requests that are served at once, before anything of the body is kept.
-fn place<B>(app: &App<B>) -> Result<OwnedSemaphorePermit, Fault> {
-    Arc::clone(&app.places).try_acquire_owned().map_err(|_| {
+fn place<B>(app: &App<B>, caller: Caller) -> Result<Place, Fault> {
+    app.places.take(caller).ok_or_else(|| {
         let most = app.config.requests_max;
         Fault::overloaded(format!(
             "{most} requests are being answered already; ask again in a moment"

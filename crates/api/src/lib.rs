@@ -38,6 +38,7 @@ mod body;
 mod chat;
 pub mod fault;
 mod host_check;
+mod places;
 mod reply;
 pub mod request;
 mod response;

@@ -2,10 +2,11 @@
 
 use crate::backend::{Finish, GenerateEvent};
 use crate::fault::Fault;
+use crate::places::Place;
 use crate::response::Usage;
 use crate::text::TextStream;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// An answer that is being read. Dropping it cancels the generation and frees the request's place.
@@ -17,7 +18,7 @@ pub(crate) struct Reply {
     text: TextStream,
     usage: Usage,
     shutdown: CancellationToken,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// What comes next in an answer.
@@ -35,7 +36,7 @@ impl Reply {
         prompt_tokens: u32,
         stops: Vec<String>,
         shutdown: CancellationToken,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Self {
         Self {
             events: Some(events),

@@ -4,6 +4,7 @@ use crate::ApiConfig;
 use crate::backend::{Backend, HealthState};
 use crate::chat;
 use crate::fault::Fault;
+use crate::places::Places;
 use crate::response;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -12,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 
 const WELCOME: &str = "\
 This is a Myzel node. It speaks the OpenAI API:
@@ -27,13 +27,13 @@ This is a Myzel node. It speaks the OpenAI API:
 pub(crate) struct App<B> {
     pub(crate) backend: Arc<B>,
     pub(crate) config: ApiConfig,
-    /// One permit for each chat request at once.
-    pub(crate) places: Arc<Semaphore>,
+    /// One for each chat request at once.
+    pub(crate) places: Arc<Places>,
 }
 
 /// The routes. The node merges its own into the result; [`serve`](crate::serve()) guards them all.
 pub fn router<B: Backend>(backend: Arc<B>, config: ApiConfig) -> Router {
-    let places = Arc::new(Semaphore::new(config.requests_max));
+    let places = Places::new(config.requests_max);
     Router::new()
         .route("/", get(|| async { WELCOME }))
         .route("/health", get(health::<B>))

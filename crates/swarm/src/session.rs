@@ -44,6 +44,7 @@
 //!     sampling: Sampling::GREEDY,
 //!     retained_bytes_max: RETAINED_BYTES_MAX,
 //!     stage_retained_bytes_max: RETAINED_BYTES_MAX,
+//!     sharers: 1,
 //! })?;
 //!
 //! let effects = session.handle(Event::Start, 0);

@@ -254,6 +254,7 @@ impl Backend for Requests {
             host,
             prompt,
             sampling: self.sampling(&request),
+            sharers: self.places.total(),
             caller: self.scope(&request.caller),
             tokens_max: request
                 .max_tokens

@@ -55,6 +55,11 @@ impl Places {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// All of them.
+    pub(super) fn total(&self) -> u32 {
+        self.total
+    }
+
     /// Places that are taken.
     pub(super) fn taken(&self) -> u32 {
         self.inner().taken

@@ -31,6 +31,8 @@ pub(super) struct Job {
     pub(super) prompt: Vec<i32>,
     pub(super) sampling: Sampling,
     pub(super) tokens_max: u32,
+    /// Requests that are computed at once.
+    pub(super) sharers: u32,
     /// Who asks: shares places fairly with others, and computed prefixes with nobody else.
     pub(super) caller: ShareScope,
 }
@@ -176,6 +178,7 @@ impl Job {
             sampling: self.sampling,
             retained_bytes_max: RETAINED_BYTES_MAX,
             stage_retained_bytes_max: RETAINED_BYTES_MAX,
+            sharers: self.sharers,
         };
         let machine = Session::new(plan.clone()).map_err(|error| match error {
             PlanError::PromptTooLong {

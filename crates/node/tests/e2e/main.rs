@@ -6,6 +6,7 @@ mod bad_requests;
 mod bad_starts;
 mod broken_engines;
 mod broken_peers;
+mod crowd;
 mod disk_full;
 mod ends;
 mod model_commands;

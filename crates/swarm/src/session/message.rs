@@ -33,6 +33,8 @@ pub struct SessionPlan {
     pub retained_bytes_max: usize,
     /// Outputs that each stage keeps for this session, in bytes: [`proto::ring::RETAINED_BYTES_MAX`].
     pub stage_retained_bytes_max: usize,
+    /// Sessions that the ring may compute at once, this one included; at least 1. A prompt may wait behind all others.
+    pub sharers: u32,
 }
 
 /// A remote stage as people know it.

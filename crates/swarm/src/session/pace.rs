@@ -8,7 +8,8 @@ pub const DECODE_FLOOR_MS: u64 = 500;
 pub const PREFILL_FLOOR_MS: u64 = 5_000;
 /// After so many milliseconds a lap with one row is given up.
 pub const DECODE_LIMIT_MS: u64 = 30_000;
-/// After so many milliseconds a lap with more rows is given up.
+/// After so many milliseconds a lap with more rows is given up, times the sessions that share the ring: their prompts may
+/// all be ahead of it. A stage that stops is noticed by its link long before.
 pub const PREFILL_LIMIT_MS: u64 = 60_000;
 /// A lap is suspicious after so many times its usual duration.
 pub const DEADLINE_FACTOR: u64 = 3;
@@ -50,9 +51,9 @@ impl StepKind {
         }
     }
 
-    pub(super) fn limit_ms(self) -> u64 {
+    pub(super) fn limit_ms(self, sharers: u32) -> u64 {
         match self {
-            Self::Prefill => PREFILL_LIMIT_MS,
+            Self::Prefill => PREFILL_LIMIT_MS * u64::from(sharers.max(1)),
             Self::Decode => DECODE_LIMIT_MS,
         }
     }
@@ -72,7 +73,7 @@ impl Pace {
             StepKind::Prefill => &mut self.prefill,
             StepKind::Decode => &mut self.decode,
         };
-        let lap_ms = lap_ms.min(kind.limit_ms());
+        let lap_ms = lap_ms.min(kind.limit_ms(1));
         *slot = Some(slot.map_or(lap_ms * SMOOTHING, |old| old - old / SMOOTHING + lap_ms));
     }
 

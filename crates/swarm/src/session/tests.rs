@@ -31,6 +31,7 @@ fn plan(prompt: usize, tokens_max: u32) -> SessionPlan {
         sampling: Sampling::GREEDY,
         retained_bytes_max: 1 << 20,
         stage_retained_bytes_max: 1 << 20,
+        sharers: 1,
     }
 }
 

@@ -16,7 +16,7 @@ impl Session {
             let waited_ms = now_ms.saturating_sub(*since_ms);
             let missing = answered.iter().position(|&answered| !answered);
             return match missing {
-                Some(at) if waited_ms >= StepKind::Decode.limit_ms() => {
+                Some(at) if waited_ms >= StepKind::Decode.limit_ms(1) => {
                     self.blame(at as u32 + 1, PeerFault::NoAnswer { waited_ms })
                 }
                 _ => Ok(()),
@@ -31,7 +31,7 @@ impl Session {
         };
         let kind = StepKind::of(span.rows);
         let waited_ms = now_ms.saturating_sub(sent_ms.max(self.moved_ms));
-        if waited_ms >= kind.limit_ms() {
+        if waited_ms >= kind.limit_ms(self.plan.sharers) {
             let all = (1..=self.plan.stages_len()).filter_map(|stage| self.plan.stage_name(stage));
             return Err(SessionFault::Late {
                 kind,

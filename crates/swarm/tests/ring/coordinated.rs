@@ -109,6 +109,7 @@ fn plan(rng: &mut Rng, remote: &[LayerRange]) -> SessionPlan {
         },
         retained_bytes_max: rng.below(40_000),
         stage_retained_bytes_max: RETAINED_BYTES_MAX,
+        sharers: 1,
     }
 }
 

@@ -144,16 +144,22 @@ impl Client {
     }
 
     async fn chat(&self, body: Value) -> Result<Response, Refusal> {
-        let named = if body["model"].is_null() {
-            with(body, json!({"model": self.model}))
-        } else {
-            body
-        };
-        let reply = self
-            .post(named.to_string())
-            .await
-            .expect("the node answers");
+        let reply = self.post(self.named(body)).await.expect("the node answers");
         refused(reply).await
+    }
+
+    fn named(&self, body: Value) -> String {
+        if body["model"].is_null() {
+            with(body, json!({"model": self.model})).to_string()
+        } else {
+            body.to_string()
+        }
+    }
+
+    /// Asks where the connection itself may be refused; says whether an answer came.
+    pub(crate) async fn try_ask(&self, body: Value) -> Result<Result<(), Refusal>, reqwest::Error> {
+        let reply = self.post(self.named(body)).await?;
+        Ok(refused(reply).await.map(drop))
     }
 
     /// Asks without streaming.

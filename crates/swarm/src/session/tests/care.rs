@@ -37,6 +37,23 @@ fn slow_laps_are_reported_once_and_given_up_late() {
 }
 
 #[test]
+fn a_prompt_may_wait_behind_those_of_all_sharers() {
+    let mut rig = Rig::new(SessionPlan {
+        sharers: 3,
+        ..plan(3, 9)
+    });
+    sent(&mut rig);
+    (0..179).for_each(|_| rig.wait(1_000));
+    assert!(!rig.log.join(" ").contains("FAIL"), "{:?}", rig.log);
+    rig.wait(1_000);
+    let log = rig.log.join(" ");
+    assert!(
+        log.contains("no activations came back for 180000 ms in prefill"),
+        "{log}"
+    );
+}
+
+#[test]
 fn leases_are_renewed() {
     check(|rig| rig.wait(LEASE_RENEWAL_MS - 1), "suspect:9999>5000");
     check(
