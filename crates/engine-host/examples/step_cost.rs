@@ -11,7 +11,7 @@
 
 use engine_host::llama::{Input, Wanted};
 use engine_host::parts::{Parts, SessionSlice};
-use proto::host::{LoadSpec, Part, Role};
+use proto::host::{KvType, LoadSpec, Part, Role};
 use proto::ids::SessionId;
 use proto::model::Numerics;
 use std::time::Instant;
@@ -64,6 +64,9 @@ fn main() {
         lanes: 1,
         memory_bytes_max: None,
         adapters_dir: None,
+        kv: KvType::F16,
+        rope_scale: None,
+        kv_bytes_max: None,
     };
     let mut parts = Parts::load(&spec, threads).unwrap();
     parts.set_threads(threads);

@@ -20,6 +20,7 @@
 
 mod draft;
 mod engine;
+pub mod extent;
 mod figures;
 pub mod llama;
 pub mod parts;

@@ -2,6 +2,7 @@
 //!
 //! A session takes one sequence index in every part, so that head and tail of one request agree on it.
 
+use crate::extent::{Extent, ExtentError};
 use crate::llama::{
     Context, ContextSpec, Input, LoadError, Model, Pool, Slice, StepError, Wanted, cpu_class,
 };
@@ -11,8 +12,6 @@ use proto::ids::{SessionId, ShareScope};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// The longest context that is set up when none is asked for, in positions.
-const POSITIONS_DEFAULT_MAX: u32 = 4096;
 /// The most rows of one step.
 pub const STEP_ROWS_MAX: u32 = 2048;
 
@@ -35,6 +34,9 @@ pub enum PartsError {
     /// The specification makes no sense.
     #[error("{0}")]
     Spec(&'static str),
+    /// More is asked for than the model or the memory has.
+    #[error(transparent)]
+    Extent(#[from] ExtentError),
 }
 
 /// Why a session cannot be served.
@@ -124,34 +126,28 @@ impl Parts {
             .iter()
             .map(|part| Model::load(&part.files).map(Rc::new))
             .collect::<Result<Vec<_>, _>>()?;
-        let trained = models
-            .iter()
-            .map(|m| m.positions_trained())
-            .min()
-            .unwrap_or(0);
-        let positions_max = match spec.positions_max {
-            0 => trained.clamp(1, POSITIONS_DEFAULT_MAX),
-            asked => asked,
-        };
+        let extent = Extent::of(spec, models.iter().map(AsRef::as_ref))?;
+        let (positions_max, sessions_max) = (extent.positions, extent.sessions);
         let step_rows_max = spec.step_rows_max.clamp(1, STEP_ROWS_MAX);
         let mut parts = Vec::new();
         for (part, model) in spec.parts.iter().zip(models) {
             let context_spec = ContextSpec {
                 numerics: spec.numerics,
                 positions_max,
-                sequences: spec.sessions_max,
+                sequences: sessions_max,
                 step_rows_max,
                 activations_out: matches!(part.role, Role::Head | Role::Middle),
+                kv: spec.kv,
+                rope_scale: extent.rope_scale,
             };
             let context = Context::new(model, pool.clone(), context_spec).map_err(|why| {
-                let sessions = spec.sessions_max;
                 PartsError::Context {
                     positions: positions_max,
-                    sessions,
+                    sessions: sessions_max,
                     why,
                 }
             })?;
-            let lengths = vec![0; spec.sessions_max as usize];
+            let lengths = vec![0; sessions_max as usize];
             parts.push(Part {
                 role: part.role,
                 context,
@@ -161,9 +157,9 @@ impl Parts {
         Ok(Self {
             parts,
             sequences: HashMap::new(),
-            slots: Slots::new(spec.sessions_max),
+            slots: Slots::new(sessions_max),
             positions_max,
-            sessions_max: spec.sessions_max,
+            sessions_max,
             step_rows_max,
             pool,
         })
@@ -185,12 +181,16 @@ impl Parts {
                 .unwrap_or(0),
             positions_max: self.positions_max,
             positions_trained: model.positions_trained(),
-            build: crate::llama::BUILD.to_owned(),
+            build: match spec.rope_scale.filter(|scale| *scale > 1.0) {
+                Some(scale) => format!("{}; positions stretched by {scale}", crate::llama::BUILD),
+                None => crate::llama::BUILD.to_owned(),
+            },
             cpu_class: cpu_class(),
             kv_type: context.kv_type().to_owned(),
             flash_attention: spec.numerics == proto::model::Numerics::Throughput,
             // Known to whoever sealed the process, which comes before loading.
             sandbox: proto::host::Sandbox::default(),
+            sessions_max: self.sessions_max,
         }
     }
 

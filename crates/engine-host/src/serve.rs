@@ -1,6 +1,7 @@
 //! The main loop of an engine-host: take calls, compute steps, reply.
 
 use crate::engine::{Engine, Outcome, bad_call};
+use crate::extent::ExtentError;
 use crate::llama::StepError;
 use crate::parts::{PartsError, SessionError};
 use crate::pipe::{Calls, ReadError, Received, Replies};
@@ -62,6 +63,8 @@ impl From<PartsError> for Failed {
             PartsError::Load(_) => FailCode::Unloadable,
             PartsError::Context { .. } => FailCode::NoRoom,
             PartsError::Spec(_) => FailCode::BadCall,
+            PartsError::Extent(ExtentError::Memory { .. }) => FailCode::NoRoom,
+            PartsError::Extent(_) => FailCode::Unsupported,
         };
         Self {
             code,

@@ -2,10 +2,12 @@
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use proto::host::KvType;
 use proto::model::Numerics;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// The model that runs when none is named.
 pub const STARTER: &str = "smollm2-135m-instruct";
@@ -52,6 +54,16 @@ pub struct Settings {
     /// Requests computed at once; further ones wait [default: 4]
     #[arg(long, env = "MYZEL_SESSIONS", value_name = "N")]
     pub sessions: Option<u32>,
+    /// How the cache of a context is kept; q8_0 takes half the memory of f16, q4_0 a quarter and answers suffer
+    /// (with throughput numerics only) [default: f16]
+    #[arg(long, env = "MYZEL_KV", value_name = "TYPE")]
+    pub kv: Option<KvChoice>,
+    /// The most memory for the caches of all requests, as 512MiB or 2GiB; fewer requests are computed at once then
+    #[arg(long, env = "MYZEL_KV_MEMORY", value_name = "SIZE")]
+    pub kv_memory: Option<MemorySize>,
+    /// Stretch positions beyond what the model was trained for, by a factor of up to 32 (YaRN)
+    #[arg(long, env = "MYZEL_ROPE_SCALE", value_name = "FACTOR")]
+    pub rope_scale: Option<f32>,
     /// Threads to compute with [default: as many as cores are free at the moment]
     #[arg(long, env = "MYZEL_THREADS", value_name = "N")]
     pub threads: Option<u32>,
@@ -84,6 +96,67 @@ impl From<NumericsChoice> for Numerics {
             NumericsChoice::Exact => Self::Exact,
             NumericsChoice::Throughput => Self::Throughput,
         }
+    }
+}
+
+/// A cache type on the command line and in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvChoice {
+    /// Half precision.
+    F16,
+    /// 8 bits, in blocks.
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 4 bits, in blocks.
+    #[value(name = "q4_0")]
+    Q4_0,
+}
+
+impl From<KvChoice> for KvType {
+    fn from(choice: KvChoice) -> Self {
+        match choice {
+            KvChoice::F16 => Self::F16,
+            KvChoice::Q8_0 => Self::Q8_0,
+            KvChoice::Q4_0 => Self::Q4_0,
+        }
+    }
+}
+
+/// An amount of memory in bytes; written as `512MiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct MemorySize(pub u64);
+
+/// A text that is no amount of memory.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no amount of memory; write it as 512MiB or 2GiB")]
+pub struct NotAMemorySize(String);
+
+impl FromStr for MemorySize {
+    type Err = NotAMemorySize;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || NotAMemorySize(text.to_owned());
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let shift = match &text[digits..] {
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            "TiB" => 40,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+        let bytes = number.checked_mul(1 << shift).filter(|bytes| *bytes > 0);
+        bytes.map(Self).ok_or_else(wrong)
+    }
+}
+
+impl TryFrom<String> for MemorySize {
+    type Error = NotAMemorySize;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 
@@ -124,6 +197,9 @@ impl Settings {
             numerics: self.numerics.or(other.numerics),
             context: self.context.or(other.context),
             sessions: self.sessions.or(other.sessions),
+            kv: self.kv.or(other.kv),
+            kv_memory: self.kv_memory.or(other.kv_memory),
+            rope_scale: self.rope_scale.or(other.rope_scale),
             threads: self.threads.or(other.threads),
             allow_unsandboxed: self.allow_unsandboxed.or(other.allow_unsandboxed),
         }
@@ -199,6 +275,42 @@ mod tests {
             Settings::default()
                 .with_file(Some(&dir.path().join("no")), dir.path())
                 .is_err()
+        );
+    }
+
+    #[test]
+    fn memory_is_written_with_a_unit_or_refused() {
+        let check = |text: &str, bytes: Option<u64>| {
+            let got: Option<MemorySize> = text.parse().ok();
+            assert_eq!(got.map(|size| size.0), bytes, "{text}");
+        };
+        check("512MiB", Some(512 << 20));
+        check("1KiB", Some(1024));
+        check("3GiB", Some(3 << 30));
+        for wrong in [
+            "",
+            "512",
+            "MiB",
+            "0MiB",
+            "-1MiB",
+            "1.5GiB",
+            "5 MiB",
+            "99999999999TiB",
+        ] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn the_file_knows_cache_settings() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "kv = \"q8_0\"\nkv_memory = \"1GiB\"\nrope_scale = 2.0\n";
+        std::fs::write(dir.path().join(CONFIG_FILE), text).unwrap();
+        let merged = Settings::default().with_file(None, dir.path()).unwrap();
+        let memory = merged.kv_memory.map(|size| size.0);
+        assert_eq!(
+            (merged.kv, memory, merged.rope_scale),
+            (Some(KvChoice::Q8_0), Some(1 << 30), Some(2.0))
         );
     }
 

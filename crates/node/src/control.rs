@@ -216,6 +216,7 @@ impl Node {
         };
         let mut model = self.model.clone();
         model.context = context;
+        model.sessions_max = loaded.map_or(model.sessions_max, |loaded| loaded.sessions_max);
         model.sessions = self.requests.sessions();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -19,7 +19,7 @@ use api::{ApiConfig, Backend, ChatMessage, GenerateEvent, GenerateRequest};
 use engine::{Launch, Ward};
 use net::{BindError, Doorkeeper, Links, Net, NetConfig, Standing, Started};
 use proto::gguf::cuttable;
-use proto::host::{Role, SESSIONS_MAX};
+use proto::host::{KvType, Role, SESSIONS_MAX};
 use proto::ids::NodeId;
 use proto::member::Member;
 use proto::ticket::Ticket;
@@ -199,6 +199,9 @@ fn engine_settings(
         numerics: settings.numerics(),
         positions_max: settings.context.unwrap_or(0),
         sessions_max,
+        kv: settings.kv.map_or(KvType::F16, KvType::from),
+        rope_scale: settings.rope_scale,
+        kv_bytes_max: settings.kv_memory.map(|size| size.0),
         threads: settings.threads,
         allow_unsandboxed: settings.allow_unsandboxed.unwrap_or(false),
         ward: quarantine::ward(&data.state)?,

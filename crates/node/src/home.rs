@@ -1,7 +1,7 @@
 //! The whole model on this machine.
 
 use engine::{Answers, EngineError, Host, Launch, Patient, Supervisor, Ward};
-use proto::host::{Answer, Draw, Drawn, LoadSpec, Output, Part, Role, Run};
+use proto::host::{Answer, Draw, Drawn, KvType, LoadSpec, Output, Part, Role, Run};
 use proto::ids::{SessionId, ShareScope};
 use proto::model::{Numerics, Sampling};
 use std::path::Path;
@@ -26,6 +26,12 @@ pub struct EngineSettings {
     pub positions_max: u32,
     /// Sessions at once.
     pub sessions_max: u32,
+    /// How cache entries are kept.
+    pub kv: KvType,
+    /// How far positions are stretched.
+    pub rope_scale: Option<f32>,
+    /// The most bytes of one engine-host's caches.
+    pub kv_bytes_max: Option<u64>,
     /// A fixed number of threads, or `None`.
     pub threads: Option<u32>,
     /// Whether others are served though the engine is not fully locked up.
@@ -48,6 +54,9 @@ impl EngineSettings {
             lanes,
             memory_bytes_max: None,
             adapters_dir: None,
+            kv: self.kv,
+            rope_scale: self.rope_scale,
+            kv_bytes_max: self.kv_bytes_max,
         }
     }
 

@@ -4,6 +4,7 @@
 //! number; replies carry it back and may come in another order. A [`Task::Run`] with a burst answers once a token.
 
 use crate::codec::Wire;
+use crate::gguf::TensorType;
 use crate::ids::{SessionId, ShareScope};
 use crate::model::{Numerics, Sampling};
 use minicbor::{CborLen, Decode, Encode};
@@ -13,6 +14,9 @@ use serde::{Deserialize, Serialize};
 pub const SESSIONS_MAX: u32 = 64;
 /// The longest text that one call may carry, in bytes.
 pub const TEXT_BYTES_MAX: usize = 16 << 20;
+
+/// The furthest that positions may be stretched beyond what a model was trained for, as a factor.
+pub const ROPE_SCALE_MAX: f32 = 32.0;
 
 /// One message from the node.
 #[derive(Debug, Clone, PartialEq, Encode, Decode, CborLen)]
@@ -90,6 +94,59 @@ pub struct LoadSpec {
     /// A directory whose files may be read after loading, beside the models' own.
     #[n(7)]
     pub adapters_dir: Option<String>,
+    /// How cache entries are kept; anything but [`KvType::F16`] in throughput mode only.
+    #[n(9)]
+    pub kv: KvType,
+    /// By which factor positions reach beyond those that the model was trained for, with YaRN: 1 to
+    /// [`ROPE_SCALE_MAX`]. Without it such positions are refused.
+    #[n(10)]
+    pub rope_scale: Option<f32>,
+    /// The most bytes of all caches together; as many sessions are set up as fit. `None` is no limit.
+    #[n(11)]
+    pub kv_bytes_max: Option<u64>,
+}
+
+/// How the entries of a cache are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Encode, Decode, CborLen)]
+pub enum KvType {
+    /// Half precision.
+    #[default]
+    #[n(0)]
+    F16,
+    /// Blocks of 8 bits: about half the memory.
+    #[n(1)]
+    Q8_0,
+    /// Blocks of 4 bits: about a quarter, and answers suffer.
+    #[n(2)]
+    Q4_0,
+}
+
+impl KvType {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::F16, Self::Q8_0, Self::Q4_0];
+
+    /// As GGUF knows it.
+    #[must_use]
+    pub fn tensor_type(self) -> TensorType {
+        match self {
+            Self::F16 => TensorType::F16,
+            Self::Q8_0 => TensorType::Q8_0,
+            Self::Q4_0 => TensorType::Q4_0,
+        }
+    }
+
+    /// The type with this name in ggml's words.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|kind| kind.tensor_type().name() == name)
+    }
+}
+
+impl std::fmt::Display for KvType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.tensor_type().name())
+    }
 }
 
 /// A piece of a model in an engine-host.
@@ -288,7 +345,7 @@ pub struct Loaded {
     /// Positions that the model was trained for.
     #[n(4)]
     pub positions_trained: u32,
-    /// Engine and build options, for [`crate::ring::Contract::build`].
+    /// Engine and build options, and how far positions are stretched, for [`crate::ring::Contract::build`].
     #[n(5)]
     pub build: String,
     /// CPU features in use, for [`crate::ring::Contract::cpu_class`].
@@ -303,6 +360,9 @@ pub struct Loaded {
     /// How far the process has locked itself up.
     #[n(9)]
     pub sandbox: Sandbox,
+    /// Sessions at once: as many as were asked for, or fewer where [`LoadSpec::kv_bytes_max`] has no room for them.
+    #[n(10)]
+    pub sessions_max: u32,
 }
 
 /// How far an engine-host has given up what it does not need.

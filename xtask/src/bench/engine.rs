@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use proto::codec;
-use proto::host::{Answer, Call, LoadSpec, Loaded, Part, Reply, Role, Task};
+use proto::host::{Answer, Call, KvType, LoadSpec, Loaded, Part, Reply, Role, Task};
 use proto::model::Numerics;
 use proto::packet::{self, PREFIX_BYTES, Prefix};
 
@@ -41,6 +41,9 @@ pub(super) fn about(started: &Started, myzel: &Path, model: &Path) -> Result<Loa
         memory_bytes_max: None,
         adapters_dir: None,
         lanes: 1,
+        kv: KvType::F16,
+        rope_scale: None,
+        kv_bytes_max: None,
     };
     ours.write_all(&packet::encode(
         &Call {

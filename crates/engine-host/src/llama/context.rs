@@ -2,6 +2,7 @@
 
 use super::{Model, Pool, take_errors};
 use llama_cpp_sys_2 as sys;
+use proto::host::KvType;
 use proto::model::Numerics;
 use std::ffi::{CString, c_void};
 use std::fmt;
@@ -21,6 +22,10 @@ pub struct ContextSpec {
     pub step_rows_max: u32,
     /// Whether activations leave the last layer; else logits leave the output head.
     pub activations_out: bool,
+    /// How cache entries are kept.
+    pub kv: KvType,
+    /// How far positions are stretched; 1 leaves them as the model was trained.
+    pub rope_scale: f32,
 }
 
 /// What a slice's rows are computed from.
@@ -190,6 +195,17 @@ impl Context {
             Numerics::Exact => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
             Numerics::Throughput => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
         };
+        let kv = match spec.kv {
+            KvType::F16 => sys::GGML_TYPE_F16,
+            KvType::Q8_0 => sys::GGML_TYPE_Q8_0,
+            KvType::Q4_0 => sys::GGML_TYPE_Q4_0,
+        };
+        (params.type_k, params.type_v) = (kv, kv);
+        if spec.rope_scale > 1.0 {
+            // The other numbers of YaRN are the model's own, or its paper's.
+            params.rope_scaling_type = sys::LLAMA_ROPE_SCALING_TYPE_YARN;
+            params.rope_freq_scale = 1.0 / spec.rope_scale;
+        }
         params
     }
 

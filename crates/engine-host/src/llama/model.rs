@@ -123,6 +123,16 @@ impl Model {
         unsafe { sys::llama_model_n_ctx_train(self.raw()) as u32 }
     }
 
+    /// Whether positions can be stretched: they are rotations, and the file does not stretch them already.
+    #[must_use]
+    pub fn stretches(&self) -> bool {
+        // SAFETY: the model is loaded.
+        unsafe {
+            let rotates = sys::llama_model_rope_type(self.raw()) != sys::LLAMA_ROPE_TYPE_NONE;
+            rotates && sys::llama_model_rope_freq_scale_train(self.raw()) == 1.0
+        }
+    }
+
     /// Whether a cache can be cut back to any length.
     #[must_use]
     pub fn trims(&self) -> bool {

@@ -5,5 +5,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod contract;
+mod extent;
 mod stages;
 mod support;

@@ -3,7 +3,7 @@
 use engine_host::llama::{Input, Wanted};
 use engine_host::parts::{Parts, SessionSlice};
 use proto::gguf::{Header, Piece, plan};
-use proto::host::{LoadSpec, Part, Role};
+use proto::host::{KvType, LoadSpec, Part, Role};
 use proto::ids::SessionId;
 use proto::model::{LayerRange, Numerics};
 use std::path::{Path, PathBuf};
@@ -19,13 +19,13 @@ pub(crate) fn session(n: u8) -> SessionId {
     SessionId([n; 16])
 }
 
-/// Loads one part from one file.
-pub(crate) fn load(role: Role, path: &Path, numerics: Numerics, threads: u32) -> Parts {
+/// What [`load`] loads.
+pub(crate) fn spec(role: Role, path: &Path, numerics: Numerics, threads: u32) -> LoadSpec {
     let part = Part {
         role,
         files: vec![path.display().to_string()],
     };
-    let spec = LoadSpec {
+    LoadSpec {
         parts: vec![part],
         numerics,
         positions_max: POSITIONS,
@@ -35,7 +35,15 @@ pub(crate) fn load(role: Role, path: &Path, numerics: Numerics, threads: u32) ->
         lanes: 1,
         memory_bytes_max: None,
         adapters_dir: None,
-    };
+        kv: KvType::F16,
+        rope_scale: None,
+        kv_bytes_max: None,
+    }
+}
+
+/// Loads one part from one file.
+pub(crate) fn load(role: Role, path: &Path, numerics: Numerics, threads: u32) -> Parts {
+    let spec = spec(role, path, numerics, threads);
     let mut parts = Parts::load(&spec, threads).unwrap_or_else(|e| panic!("{e}"));
     parts.set_threads(threads);
     parts

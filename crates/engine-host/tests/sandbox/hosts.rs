@@ -3,7 +3,9 @@
 use crate::Test;
 use crate::models::{aborts_at_load, aborts_in_a_step, small, splits};
 use engine::{EngineError, Host, Launch, Patient, Supervisor, Ward};
-use proto::host::{Answer, Draw, FailCode, LoadSpec, Output, Part, Role, Run, SandboxLevel};
+use proto::host::{
+    Answer, Draw, FailCode, KvType, LoadSpec, Output, Part, Role, Run, SandboxLevel,
+};
 use proto::ids::{Hash, SessionId};
 use proto::model::{Numerics, Sampling};
 use std::path::PathBuf;
@@ -42,6 +44,9 @@ fn spec(files: &[PathBuf]) -> LoadSpec {
         threads: Some(2),
         memory_bytes_max: None,
         adapters_dir: None,
+        kv: KvType::F16,
+        rope_scale: None,
+        kv_bytes_max: None,
         lanes: 1,
     }
 }

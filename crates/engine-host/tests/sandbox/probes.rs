@@ -2,7 +2,7 @@
 
 use engine_host::sandbox::{Sealed, seal};
 use nix::libc;
-use proto::host::{LoadSpec, Part, Role};
+use proto::host::{KvType, LoadSpec, Part, Role};
 use proto::model::Numerics;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -181,6 +181,9 @@ fn spec(model: &str) -> LoadSpec {
         threads: None,
         memory_bytes_max: Some(MEMORY_BYTES),
         adapters_dir: None,
+        kv: KvType::F16,
+        rope_scale: None,
+        kv_bytes_max: None,
         lanes: 1,
     }
 }

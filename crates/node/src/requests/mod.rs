@@ -98,7 +98,10 @@ impl Requests {
     ///
     /// A [`Fault`] that says why there is none.
     pub fn host(&self) -> Result<Arc<Host>, Fault> {
-        host_of(&self.path()?).map_err(|error| down(&error))
+        let host = host_of(&self.path()?).map_err(|error| down(&error))?;
+        // Memory may have room for fewer than were asked for.
+        self.places.set_total(host.loaded().sessions_max);
+        Ok(host)
     }
 
     /// Waits until every answer has ended.

@@ -6,13 +6,14 @@
 
 use proto::ids::ShareScope;
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 /// All places of a node.
 #[derive(Debug)]
 pub(super) struct Places {
-    total: u32,
+    total: AtomicU32,
     inner: Mutex<Inner>,
 }
 
@@ -46,7 +47,7 @@ impl Drop for Place {
 impl Places {
     pub(super) fn new(total: u32) -> Arc<Self> {
         Arc::new(Self {
-            total,
+            total: AtomicU32::new(total),
             inner: Mutex::default(),
         })
     }
@@ -57,7 +58,12 @@ impl Places {
 
     /// All of them.
     pub(super) fn total(&self) -> u32 {
-        self.total
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// From now on there are so many places; those that are taken stay taken.
+    pub(super) fn set_total(&self, total: u32) {
+        self.total.store(total, Ordering::Relaxed);
     }
 
     /// Places that are taken.
@@ -83,7 +89,9 @@ impl Places {
     /// Hands out what is free.
     fn grant(self: &Arc<Self>) {
         loop {
-            let Some(Waiting { caller, place }) = self.inner().next(self.total) else {
+            let Some(Waiting { caller, place }) =
+                self.inner().next(self.total.load(Ordering::Relaxed))
+            else {
                 return;
             };
             let granted = Place {

@@ -96,7 +96,7 @@ impl Work {
                 ),
                 predecessor: if i == 0 { this.id } else { chosen[i - 1].id },
                 successor: chosen.get(i + 1).unwrap_or(&this).clone(),
-                sessions_max: self.plan.engine.sessions_max,
+                sessions_max: loaded.sessions_max,
                 positions_max: loaded.positions_max,
                 model_name: self.plan.model.name.clone(),
             };

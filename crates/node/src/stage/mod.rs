@@ -15,7 +15,7 @@ use crate::status::HostingStatus;
 use engine::{EngineError, Supervisor};
 use net::{HopSender, IncomingHop, Links, Net};
 use proto::gguf::Header;
-use proto::host::{FailCode, Loaded, Role, SESSIONS_MAX};
+use proto::host::{FailCode, KvType, Loaded, Role, SESSIONS_MAX};
 use proto::ids::{NodeId, RingId};
 use proto::member::Membership;
 use proto::model::{LAYERS_MAX, LayerRange};
@@ -355,6 +355,8 @@ impl Needs {
             numerics: open.contract.numerics,
             positions_max: open.positions_max,
             sessions_max: open.sessions_max,
+            // A type that is not known here is found by comparing contracts.
+            kv: KvType::named(&open.contract.kv_type).unwrap_or_default(),
             ..self.engine.clone()
         };
         settings.start(model, vec![part(Role::Middle, file)], 1)
@@ -398,6 +400,13 @@ fn compare(mine: &proto::ring::Contract, open: &OpenRing, loaded: &Loaded) -> Re
             RefusalCode::NoRoom,
             "the context does not fit here",
         ));
+    }
+    if loaded.sessions_max < open.sessions_max {
+        let detail = format!(
+            "{} requests at once are asked for, and this node's memory for caches (--kv-memory) has room for {}",
+            open.sessions_max, loaded.sessions_max
+        );
+        return Err(refusal(RefusalCode::NoRoom, detail));
     }
     Ok(())
 }

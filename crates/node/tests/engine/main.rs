@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod batching;
+mod cache;
 mod prefixes;
 mod refusals;
 mod speculation;

@@ -1,7 +1,7 @@
 //! Starting an engine-host and asking it.
 
 use engine::{Answers, EngineError, Host, Launch, Patient, Supervisor, Ward};
-use proto::host::{Answer, Draw, LoadSpec, Output, Part, Role, Run, Tokenize};
+use proto::host::{Answer, Draw, Failed, KvType, LoadSpec, Output, Part, Role, Run, Tokenize};
 use proto::ids::{Hash, SessionId, ShareScope};
 use proto::model::{Numerics, Sampling};
 use std::path::Path;
@@ -23,11 +23,20 @@ pub(crate) fn spec(model: &Path, numerics: Numerics, sessions_max: u32) -> LoadS
         lanes: 1,
         memory_bytes_max: None,
         adapters_dir: None,
+        kv: KvType::F16,
+        rope_scale: None,
+        kv_bytes_max: None,
     }
 }
 
 /// A living engine-host; it ends with the supervisor.
 pub(crate) async fn start(spec: LoadSpec) -> (Supervisor, Arc<Host>) {
+    let supervisor = supervise(spec);
+    let host = supervisor.ready().await.unwrap();
+    (supervisor, host)
+}
+
+fn supervise(spec: LoadSpec) -> Supervisor {
     let launch = Launch {
         program: env!("CARGO_BIN_EXE_myzel").into(),
         args: vec!["engine-host".to_owned()],
@@ -37,9 +46,15 @@ pub(crate) async fn start(spec: LoadSpec) -> (Supervisor, Arc<Host>) {
         name: "a model under test".to_owned(),
         ward: Arc::new(Ward::new([], Box::new(|_, _| {}))),
     };
-    let supervisor = Supervisor::start(launch, spec, patient);
-    let host = supervisor.ready().await.unwrap();
-    (supervisor, host)
+    Supervisor::start(launch, spec, patient)
+}
+
+/// Why an engine-host with this specification does not start.
+pub(crate) async fn refused(spec: LoadSpec) -> Failed {
+    match supervise(spec).ready().await {
+        Err(EngineError::Failed(failed)) => failed,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// The starter in exact mode.

@@ -313,6 +313,7 @@ mod tests {
             embedding_length: 1,
             vocabulary: 1,
             positions_max: 1,
+            sessions_max: 1,
             positions_trained: 1,
             flash_attention: true,
             sandbox: proto::host::Sandbox::default(),
