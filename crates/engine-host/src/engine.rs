@@ -108,6 +108,14 @@ impl Engine {
                     .map_err(Failed::from)?;
                 Ok(Answer::Done)
             }
+            Task::LoadAdapter(what) => {
+                self.parts.load_adapter(what)?;
+                Ok(Answer::Done)
+            }
+            Task::UnloadAdapter(name) => {
+                self.parts.unload_adapter(&name)?;
+                Ok(Answer::Done)
+            }
             Task::Stats => Ok(Answer::Stats(Stats {
                 sessions: self.parts.sessions() as u32,
                 resident_bytes: self.figures.resident_bytes(),
@@ -122,6 +130,9 @@ impl Engine {
     pub(crate) fn check(&self, run: &Run, payload: &[u8]) -> Result<(usize, Vec<f32>), Failed> {
         let values = packet::f32_from_bytes(payload)
             .ok_or_else(|| bad_call("the payload is not a number of f32 values"))?;
+        if run.role != Role::Whole && !run.adapters.is_empty() {
+            return Err(bad_call("adapters are used with whole models only"));
+        }
         let takes_tokens = matches!(run.role, Role::Whole | Role::Head);
         let width = self.parts.model().embedding_length() as usize;
         let rows = if takes_tokens {
@@ -162,17 +173,21 @@ impl Engine {
             return Ok(());
         }
         let run = &pending.run;
+        let set = self.parts.adapters(run.session, &run.adapters)?;
         // Every row of the others is an answer, so none can be left out.
         let skips = matches!(run.output, Output::Nothing | Output::Token(_));
         if run.role == Role::Whole && run.position == 0 && skips {
-            let new = self.parts.begin(run.session, run.scope, &run.tokens)?;
+            let scope = run.scope.map(|scope| set.fold(scope));
+            let new = self.parts.begin(run.session, scope, &run.tokens)?;
             self.stats.reused_rows += u64::from(new);
             pending.done = new as usize;
             pending.next = pending.next.min(pending.rows - pending.done);
         }
         let left = (pending.rows - pending.done) as u32;
         let position = run.position + pending.done as u32;
-        Ok(self.parts.admit(run.session, run.role, position, left)?)
+        self.parts.admit(run.session, run.role, position, left)?;
+        self.parts.wear(run.session, set);
+        Ok(())
     }
 
     /// Adds guesses to a step that computes one row of one session.

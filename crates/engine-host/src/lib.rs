@@ -10,6 +10,7 @@
 //! that fit into one step ([`schedule`]), computes the step ([`engine`], over [`parts`] and the safe wrappers in [`llama`]) and
 //! writes the replies ([`serve`]). So there are no locks, and no wake-up of another thread between a call and its computation.
 //! What earlier prompts left in the caches is used again ([`prefix`]), and a session that decodes alone guesses ahead ([`draft`]).
+//! How much is set up is worked out in [`extent`]; LoRA adapters come and go in [`adapters`].
 //!
 //! It ends when the pipe closes, when the parent dies (`PR_SET_PDEATHSIG`), or by abort.
 //!
@@ -18,6 +19,7 @@
 //! *Invariant:* no file, socket or clock of the node is reachable from here except the model files named in
 //! [`proto::host::LoadSpec`] and the pipe. On Linux the kernel keeps it so from the load on.
 
+pub mod adapters;
 mod draft;
 mod engine;
 pub mod extent;

@@ -2,12 +2,13 @@
 //!
 //! A session takes one sequence index in every part, so that head and tail of one request agree on it.
 
+use crate::adapters::{AdapterError, AdapterSet, Shelf};
 use crate::extent::{Extent, ExtentError};
 use crate::llama::{
     Context, ContextSpec, Input, LoadError, Model, Pool, Slice, StepError, Wanted, cpu_class,
 };
 use crate::prefix::{Begin, Slots};
-use proto::host::{LoadSpec, Loaded, Role, SESSIONS_MAX};
+use proto::host::{AdapterUse, LoadAdapter, LoadSpec, Loaded, Role, SESSIONS_MAX};
 use proto::ids::{SessionId, ShareScope};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -69,6 +70,9 @@ pub enum SessionError {
     /// The cache cannot be cut back.
     #[error("this model's cache cannot be cut back to {0}")]
     Untrimmable(u32),
+    /// An adapter cannot be loaded or used.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// No such part was loaded.
     #[error("no {0:?} was loaded here")]
     NoPart(Role),
@@ -105,6 +109,9 @@ pub struct Parts {
     sessions_max: u32,
     step_rows_max: u32,
     pool: Rc<Pool>,
+    shelf: Shelf,
+    /// The adapters of open sessions that use some.
+    worn: HashMap<SessionId, AdapterSet>,
 }
 
 impl Parts {
@@ -162,6 +169,8 @@ impl Parts {
             sessions_max,
             step_rows_max,
             pool,
+            shelf: Shelf::new(spec.adapters_dir.as_ref()),
+            worn: HashMap::new(),
         })
     }
 
@@ -228,6 +237,56 @@ impl Parts {
     pub fn set_threads(&mut self, threads: u32) {
         for part in &mut self.parts {
             part.context.set_threads(threads);
+        }
+    }
+
+    /// Loads an adapter for the whole model.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Adapter`], or [`SessionError::NoPart`] when only stages are here.
+    pub fn load_adapter(&mut self, what: LoadAdapter) -> Result<(), SessionError> {
+        let model = self.part(Role::Whole)?.context.shared_model();
+        Ok(self.shelf.load(model, what)?)
+    }
+
+    /// Forgets an adapter that no session uses.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Adapter`].
+    pub fn unload_adapter(&mut self, name: &str) -> Result<(), SessionError> {
+        self.shelf.unload(name, self.worn.values())?;
+        for part in &mut self.parts {
+            // The newest step's may be among them.
+            part.context.set_adapters(&[]);
+        }
+        Ok(())
+    }
+
+    /// The set that a run names, if the session has not begun with another one.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Adapter`].
+    pub fn adapters(
+        &self,
+        session: SessionId,
+        uses: &[AdapterUse],
+    ) -> Result<AdapterSet, SessionError> {
+        let set = self.shelf.set(uses)?;
+        let none = AdapterSet::default();
+        let worn = self.worn.get(&session).unwrap_or(&none);
+        if self.sequences.contains_key(&session) && *worn != set {
+            return Err(AdapterError::Changed.into());
+        }
+        Ok(set)
+    }
+
+    /// The session, which is open, computes with this set.
+    pub fn wear(&mut self, session: SessionId, set: AdapterSet) {
+        if set != AdapterSet::default() {
+            self.worn.insert(session, set);
         }
     }
 
@@ -368,6 +427,12 @@ impl Parts {
                 wanted: slices[i].wanted,
             })
             .collect();
+        // Runs of a step name the same adapters.
+        let worn = slices
+            .first()
+            .and_then(|slice| self.worn.get(&slice.session));
+        part.context
+            .set_adapters(&worn.map(AdapterSet::pairs).unwrap_or_default());
         match part.context.step(&sorted) {
             Ok(rows) => {
                 for slice in &sorted {
@@ -415,6 +480,7 @@ impl Parts {
 
     /// Forgets a session; unknown ones are ignored. What it computed may stay for others of its scope.
     pub fn close(&mut self, session: SessionId) {
+        self.worn.remove(&session);
         if let Some(sequence) = self.sequences.remove(&session)
             && !self.slots.close(sequence)
         {

@@ -5,7 +5,7 @@
 //! sessions hardly notice it. Long runs go one after the other, the one with the fewest rows left first, so that the
 //! first tokens of most callers come early; whoever is passed over gains with every chunk, so nobody waits for ever.
 
-use proto::host::{Role, Run};
+use proto::host::Run;
 use proto::ids::SessionId;
 use std::collections::{HashMap, VecDeque};
 
@@ -145,10 +145,11 @@ impl Schedule {
     }
 
     fn decode(&mut self, first: SessionId, sessions: usize) -> Vec<Pending> {
-        let role: Option<Role> = self.front(&first).map(|p| p.run.role);
+        let kind = |p: &Pending| (p.run.role, p.run.adapters.clone());
+        let first = self.front(&first).map(kind);
         let fits = |s: &&SessionId| {
             self.front(s)
-                .is_some_and(|p| p.left() == 1 && Some(p.run.role) == role)
+                .is_some_and(|p| p.left() == 1 && Some(kind(p)) == first)
         };
         let together: Vec<SessionId> = self
             .turns
@@ -206,7 +207,7 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::host::Output;
+    use proto::host::{AdapterUse, Output, Role};
 
     const SIZE: StepSize = StepSize {
         alone: 512,
@@ -223,6 +224,7 @@ mod tests {
             tokens: vec![0; rows],
             output: Output::Nothing,
             scope: None,
+            adapters: Vec::new(),
         };
         Pending::new(id, run, rows)
     }
@@ -255,6 +257,28 @@ mod tests {
             &[(1, 1, Tail, 1), (2, 2, Tail, 1), (3, 3, Head, 1)],
             &[(&[1, 2], 1), (&[3], 1)],
         );
+    }
+
+    #[test]
+    fn single_rows_with_other_adapters_go_by_themselves() {
+        let mut schedule = Schedule::default();
+        for (id, scale) in [
+            (1, None),
+            (2, Some(1.0)),
+            (3, None),
+            (4, Some(0.5)),
+            (5, Some(1.0)),
+        ] {
+            let mut pending = pending(id, id as u8, Whole, 1);
+            let name = "a".to_owned();
+            pending.run.adapters = scale
+                .map(|scale| AdapterUse { name, scale })
+                .into_iter()
+                .collect();
+            schedule.push(pending);
+        }
+        let mut ids = || schedule.next(SIZE).iter().map(|p| p.id).collect::<Vec<_>>();
+        assert_eq!([ids(), ids(), ids()], [vec![1, 3], vec![2, 5], vec![4]]);
     }
 
     #[test]

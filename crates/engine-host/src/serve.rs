@@ -1,5 +1,6 @@
 //! The main loop of an engine-host: take calls, compute steps, reply.
 
+use crate::adapters::AdapterError;
 use crate::engine::{Engine, Outcome, bad_call};
 use crate::extent::ExtentError;
 use crate::llama::StepError;
@@ -87,6 +88,8 @@ impl From<SessionError> for Failed {
         let code = match error {
             SessionError::Full(_) | SessionError::TooLong { .. } => FailCode::NoRoom,
             SessionError::Untrimmable(_) => FailCode::Unsupported,
+            SessionError::Adapter(AdapterError::Full) => FailCode::NoRoom,
+            SessionError::Adapter(AdapterError::File { .. }) => FailCode::Unloadable,
             _ => FailCode::BadCall,
         };
         Self {
@@ -161,10 +164,12 @@ impl Host {
         Ok(Answer::Loaded(Box::new(loaded)))
     }
 
-    fn queue(&mut self, id: u64, run: Run, payload: &[u8]) -> io::Result<()> {
+    fn queue(&mut self, id: u64, mut run: Run, payload: &[u8]) -> io::Result<()> {
         let Some(engine) = &self.engine else {
             return self.reply(id, Answer::Failed(bad_call("nothing is loaded")));
         };
+        // The order says nothing, and runs with the same adapters are computed together.
+        run.adapters.sort_by(|a, b| a.name.cmp(&b.name));
         match engine.check(&run, payload) {
             Ok((rows, values)) => {
                 self.schedule.push(Pending {

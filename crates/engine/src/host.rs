@@ -5,7 +5,8 @@ use crate::outbox::{CALLS_WAITING_MAX, DROPS_WAITING_MAX, Outbox};
 use bytes::Bytes;
 use proto::codec;
 use proto::host::{
-    Answer, Call, ChatMessage, LoadSpec, Loaded, Output, Reply, Run, Stats, Task, Tokenize, Trim,
+    Answer, Call, ChatMessage, LoadAdapter, LoadSpec, Loaded, Output, Reply, Run, Stats, Task,
+    Tokenize, Trim,
 };
 use proto::ids::SessionId;
 use proto::packet::{self, PREFIX_BYTES, Prefix};
@@ -187,6 +188,31 @@ impl Host {
     /// [`EngineError`] when the process is gone already; everything else comes as an answer.
     pub fn trim(&self, trim: Trim) -> Result<Answers, EngineError> {
         self.call(Task::Trim(trim), &[], 1)
+    }
+
+    /// Loads a LoRA adapter from a file in [`LoadSpec::adapters_dir`], for runs to name. It is gone when the process ends.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn load_adapter(&self, adapter: LoadAdapter) -> Result<(), EngineError> {
+        self.done(Task::LoadAdapter(adapter)).await
+    }
+
+    /// Forgets an adapter; refused while a session uses it.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn unload_adapter(&self, name: String) -> Result<(), EngineError> {
+        self.done(Task::UnloadAdapter(name)).await
+    }
+
+    async fn done(&self, task: Task) -> Result<(), EngineError> {
+        match self.ask(task).await? {
+            Answer::Done => Ok(()),
+            _ => Err(EngineError::OutOfTurn),
+        }
     }
 
     /// Forgets a session and frees its caches; returns at once.

@@ -202,6 +202,7 @@ impl HomeSession {
             tokens,
             output: Output::Token(draw),
             scope: Some(self.scope),
+            adapters: Vec::new(),
         }
     }
 }

@@ -15,6 +15,15 @@ pub const SESSIONS_MAX: u32 = 64;
 /// The longest text that one call may carry, in bytes.
 pub const TEXT_BYTES_MAX: usize = 16 << 20;
 
+/// The most adapters that one engine-host holds, and that one session uses.
+pub const ADAPTERS_MAX: usize = 8;
+/// The largest adapter file, in bytes.
+pub const ADAPTER_BYTES_MAX: u64 = 1 << 30;
+/// The strongest that an adapter may be used, either way.
+pub const ADAPTER_SCALE_MAX: f32 = 16.0;
+/// The longest name of an adapter, in bytes.
+pub const ADAPTER_NAME_BYTES_MAX: usize = 64;
+
 /// The furthest that positions may be stretched beyond what a model was trained for, as a factor.
 pub const ROPE_SCALE_MAX: f32 = 32.0;
 
@@ -59,6 +68,36 @@ pub enum Task {
     /// Answer: [`Answer::Stats`].
     #[n(6)]
     Stats,
+    /// Load a LoRA adapter for a whole model. Answer: [`Answer::Done`].
+    #[n(7)]
+    LoadAdapter(#[n(0)] LoadAdapter),
+    /// Forget the adapter of this name; refused while a session uses it. Answer: [`Answer::Done`].
+    #[n(8)]
+    UnloadAdapter(#[n(0)] String),
+}
+
+/// Load an adapter.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct LoadAdapter {
+    /// What it is called from now on, at most [`ADAPTER_NAME_BYTES_MAX`].
+    #[n(0)]
+    pub name: String,
+    /// The name of a file directly in [`LoadSpec::adapters_dir`], at most [`ADAPTER_BYTES_MAX`] large.
+    #[n(1)]
+    pub file: String,
+}
+
+/// An adapter in use.
+#[derive(Debug, Clone, PartialEq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct AdapterUse {
+    /// Its name.
+    #[n(0)]
+    pub name: String,
+    /// How strongly; 1 is as it was trained, at most [`ADAPTER_SCALE_MAX`] either way.
+    #[n(1)]
+    pub scale: f32,
 }
 
 /// What to load and how to run it.
@@ -228,6 +267,10 @@ pub struct Run {
     /// and leaves its own behind for them. `None` shares nothing.
     #[n(5)]
     pub scope: Option<ShareScope>,
+    /// [`Role::Whole`]: the adapters to compute with, at most [`ADAPTERS_MAX`], each once; all runs of a session
+    /// name the same ones.
+    #[n(6)]
+    pub adapters: Vec<AdapterUse>,
 }
 
 /// What a run is to answer.

@@ -1,6 +1,6 @@
 //! A context: a model's caches and the computation of steps.
 
-use super::{Model, Pool, take_errors};
+use super::{Adapter, Model, Pool, take_errors};
 use llama_cpp_sys_2 as sys;
 use proto::host::KvType;
 use proto::model::Numerics;
@@ -102,6 +102,8 @@ pub struct Context {
     vocabulary: usize,
     spec: ContextSpec,
     kv_type: String,
+    /// The adapters of the newest step, kept alive for llama.cpp, which holds pointers to them.
+    adapters: Vec<(Rc<Adapter>, f32)>,
     model: Rc<Model>,
     _pool: Rc<Pool>,
 }
@@ -174,6 +176,7 @@ impl Context {
             vocabulary: model.vocabulary() as usize,
             spec,
             kv_type,
+            adapters: Vec::new(),
             model,
             _pool: pool,
         })
@@ -213,6 +216,23 @@ impl Context {
     #[must_use]
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// The model, to be shared.
+    #[must_use]
+    pub fn shared_model(&self) -> Rc<Model> {
+        self.model.clone()
+    }
+
+    /// Computes the next steps with these adapters, each with its scale, and no others.
+    pub fn set_adapters(&mut self, adapters: &[(Rc<Adapter>, f32)]) {
+        let mut pointers: Vec<_> = adapters.iter().map(|(adapter, _)| adapter.raw()).collect();
+        let mut scales: Vec<f32> = adapters.iter().map(|(_, scale)| *scale).collect();
+        let (first, scale) = (pointers.as_mut_ptr(), scales.as_mut_ptr());
+        // SAFETY: both lists are as long as said and only read; the adapters live in `self.adapters` as long as
+        // llama.cpp points to them: the old ones are let go only after it has forgotten them.
+        unsafe { sys::llama_set_adapters_lora(self.raw.as_ptr(), first, adapters.len(), scale) };
+        self.adapters = adapters.to_vec();
     }
 
     /// The type of cache entries, in ggml's words.

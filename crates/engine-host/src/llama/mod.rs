@@ -4,10 +4,12 @@
 //! nor `Sync`). Errors of llama.cpp that are return codes become values; its asserts abort the process, which is
 //! why this is a process.
 
+mod adapter;
 mod context;
 mod model;
 mod pool;
 
+pub use adapter::Adapter;
 pub use context::{Context, ContextSpec, Input, Slice, StepError, Wanted};
 pub use model::{LoadError, Model, TextError};
 pub use pool::Pool;

@@ -94,6 +94,7 @@ async fn ask(host: &Host) -> Result<usize, EngineError> {
         tokens: vec![1, 2, 3],
         output: Output::Token(draw),
         scope: None,
+        adapters: Vec::new(),
     };
     let mut answers = host.run(run, &[])?;
     let mut tokens = 0;

@@ -1,7 +1,9 @@
 //! Starting an engine-host and asking it.
 
 use engine::{Answers, EngineError, Host, Launch, Patient, Supervisor, Ward};
-use proto::host::{Answer, Draw, Failed, KvType, LoadSpec, Output, Part, Role, Run, Tokenize};
+use proto::host::{
+    AdapterUse, Answer, Draw, Failed, KvType, LoadSpec, Output, Part, Role, Run, Tokenize,
+};
 use proto::ids::{Hash, SessionId, ShareScope};
 use proto::model::{Numerics, Sampling};
 use std::path::Path;
@@ -77,6 +79,7 @@ pub(crate) async fn tokens(host: &Host, text: &str) -> Vec<i32> {
 pub(crate) struct Question {
     pub(crate) prompt: Vec<i32>,
     pub(crate) scope: Option<ShareScope>,
+    pub(crate) adapters: Vec<AdapterUse>,
     pub(crate) temperature: f32,
     /// How many tokens are wanted, and how many of them in one call.
     pub(crate) tokens: u32,
@@ -88,6 +91,7 @@ impl Question {
         Self {
             prompt: prompt.to_vec(),
             scope: None,
+            adapters: Vec::new(),
             temperature: 0.0,
             tokens: 24,
             burst: 24,
@@ -112,6 +116,7 @@ impl Question {
                 then_head: false,
             }),
             scope: self.scope,
+            adapters: self.adapters.clone(),
         }
     }
 

@@ -106,6 +106,16 @@ impl Header {
         read::header(source, file_bytes)
     }
 
+    /// Reads and checks the header of an adapter: as [`Self::read`], but without what only models have, an architecture
+    /// with a number of layers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub fn read_adapter(source: impl std::io::Read, file_bytes: u64) -> Result<Self, GgufError> {
+        read::adapter(source, file_bytes)
+    }
+
     /// Reads and checks the header of a file that is in memory.
     ///
     /// # Errors

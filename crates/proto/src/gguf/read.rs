@@ -22,6 +22,19 @@ const TEXT_BYTES_MIN: u64 = 8;
 
 /// Reads a header; see [`Header::read`].
 pub(super) fn header(source: impl Read, file_bytes: u64) -> Result<Header, GgufError> {
+    checked(source, file_bytes, check_model)
+}
+
+/// The same for an adapter, which names an architecture and has no layers of its own.
+pub(super) fn adapter(source: impl Read, file_bytes: u64) -> Result<Header, GgufError> {
+    checked(source, file_bytes, |_| Ok(()))
+}
+
+fn checked(
+    source: impl Read,
+    file_bytes: u64,
+    check: fn(&Keys) -> Result<(), GgufError>,
+) -> Result<Header, GgufError> {
     let mut cursor = Cursor {
         source,
         position: 0,
@@ -30,7 +43,7 @@ pub(super) fn header(source: impl Read, file_bytes: u64) -> Result<Header, GgufE
     let (version, tensor_count, key_count) = preamble(&mut cursor)?;
     let keys = keys(&mut cursor, key_count)?;
     let alignment = alignment(&keys)?;
-    check_model(&keys)?;
+    check(&keys)?;
     let tensors = tensors(&mut cursor, tensor_count, alignment)?;
     let data_offset = cursor.position.next_multiple_of(alignment);
     check_inside(&tensors, data_offset, file_bytes)?;

@@ -48,6 +48,7 @@ impl Session {
             tokens: self.tokens[span.position as usize..span.end() as usize].to_vec(),
             output: Output::Rows,
             scope: None,
+            adapters: Vec::new(),
         }))
     }
 
@@ -64,6 +65,7 @@ impl Session {
             tokens: Vec::new(),
             output: self.tail_output(span),
             scope: None,
+            adapters: Vec::new(),
         };
         Some(Effect::RunTail { run, payload })
     }

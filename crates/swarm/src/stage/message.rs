@@ -152,6 +152,7 @@ impl Compute {
             tokens: Vec::new(),
             output: Output::Rows,
             scope: None,
+            adapters: Vec::new(),
         }
     }
 }
