@@ -40,6 +40,7 @@ pub(super) fn about(started: &Started, myzel: &Path, model: &Path) -> Result<Loa
         threads: Some(1),
         memory_bytes_max: None,
         adapters_dir: None,
+        lanes: 1,
         kv: KvType::F16,
         rope_scale: None,
         kv_bytes_max: None,
