@@ -8,7 +8,7 @@ use crate::sandbox::{self, Sealed};
 use crate::schedule::{Pending, StepSize};
 use crate::threads::Threads;
 use proto::host::{Answer, Draw, Drawn, FailCode, Failed, LoadSpec, Loaded, Output, Role, Run};
-use proto::host::{Stats, Task};
+use proto::host::{EMBED_TEXTS_MAX, Stats, Task};
 use proto::ids::SessionId;
 use proto::packet::{self, PAYLOAD_BYTES_MAX};
 use std::collections::HashMap;
@@ -122,7 +122,9 @@ impl Engine {
                 waiting: waiting as u32,
                 ..self.stats
             })),
-            Task::Load(_) | Task::Run(_) | Task::Drop(_) => Err(bad_call("handled elsewhere")),
+            Task::Load(_) | Task::Run(_) | Task::Drop(_) | Task::Embed(_) => {
+                Err(bad_call("handled elsewhere"))
+            }
         }
     }
 
@@ -165,6 +167,38 @@ impl Engine {
         } else {
             Err(bad_call("the output does not fit the part"))
         }
+    }
+
+    /// Checks texts to be embedded.
+    pub(crate) fn check_embed(&mut self, texts: &[Vec<i32>]) -> Result<(), Failed> {
+        let most = self.parts.embedder()?.tokens_max() as usize;
+        if !(1..=EMBED_TEXTS_MAX).contains(&texts.len()) {
+            let count = texts.len();
+            return Err(bad_call(&format!(
+                "{count} texts are to be embedded; 1 to {EMBED_TEXTS_MAX} can be at once"
+            )));
+        }
+        if let Some(text) = texts.iter().find(|t| !(1..=most).contains(&t.len())) {
+            let count = text.len();
+            return Err(bad_call(&format!(
+                "a text of {count} tokens is to be embedded; it can have 1 to {most}"
+            )));
+        }
+        let model = self.parts.model();
+        match texts.iter().flatten().find(|token| !model.knows(**token)) {
+            Some(token) => Err(bad_call(&format!("token {token} is not in the vocabulary"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The embedding of a text that was checked.
+    pub(crate) fn embed(&mut self, text: &[i32]) -> Result<Vec<f32>, Failed> {
+        let threads = self.threads.choose();
+        let row = self.parts.embedder()?.embed(text, threads);
+        row.map_err(|detail| Failed {
+            code: FailCode::Compute,
+            detail,
+        })
     }
 
     /// Makes room for a run's rows; a new session may begin with rows that are there already.

@@ -5,11 +5,13 @@
 use crate::adapters::{AdapterError, AdapterSet, Shelf};
 use crate::extent::{Extent, ExtentError};
 use crate::llama::{
-    Context, ContextSpec, Input, LoadError, Model, Pool, Slice, StepError, Wanted, cpu_class,
+    Context, ContextSpec, Embedder, Input, LoadError, Model, Pool, Slice, StepError, Wanted,
+    cpu_class,
 };
 use crate::prefix::{Begin, Slots};
 use proto::host::{AdapterUse, LoadAdapter, LoadSpec, Loaded, Role, SESSIONS_MAX};
 use proto::ids::{SessionId, ShareScope};
+use proto::model::Numerics;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -73,6 +75,9 @@ pub enum SessionError {
     /// An adapter cannot be loaded or used.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    /// No embeddings can be made.
+    #[error("this model gives no embeddings: {0}")]
+    NoEmbeddings(String),
     /// No such part was loaded.
     #[error("no {0:?} was loaded here")]
     NoPart(Role),
@@ -109,6 +114,9 @@ pub struct Parts {
     sessions_max: u32,
     step_rows_max: u32,
     pool: Rc<Pool>,
+    numerics: Numerics,
+    /// Made when it is first asked for.
+    embedder: Option<Embedder>,
     shelf: Shelf,
     /// The adapters of open sessions that use some.
     worn: HashMap<SessionId, AdapterSet>,
@@ -169,6 +177,8 @@ impl Parts {
             sessions_max,
             step_rows_max,
             pool,
+            numerics: spec.numerics,
+            embedder: None,
             shelf: Shelf::new(spec.adapters_dir.as_ref()),
             worn: HashMap::new(),
         })
@@ -238,6 +248,20 @@ impl Parts {
         for part in &mut self.parts {
             part.context.set_threads(threads);
         }
+    }
+
+    /// What makes embeddings of the whole model.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::NoPart`] when only stages are here, or [`SessionError::NoEmbeddings`].
+    pub fn embedder(&mut self) -> Result<&mut Embedder, SessionError> {
+        if self.embedder.is_none() {
+            let model = self.part(Role::Whole)?.context.shared_model();
+            let made = Embedder::new(model, self.pool.clone(), self.numerics);
+            self.embedder = Some(made.map_err(SessionError::NoEmbeddings)?);
+        }
+        Ok(self.embedder.as_mut().expect("it was just made"))
     }
 
     /// Loads an adapter for the whole model.

@@ -10,6 +10,7 @@ use crate::sandbox::SealError;
 use crate::schedule::{Pending, Schedule};
 use proto::host::{Answer, Call, Draw, Drawn, FailCode, Failed, LoadSpec, Output, Role, Run, Task};
 use proto::ids::SessionId;
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -29,6 +30,7 @@ pub fn run(parent: u32) -> io::Result<()> {
         replies,
         engine: None,
         schedule: Schedule::default(),
+        embedding: VecDeque::new(),
     }
     .serve(&mut calls)
 }
@@ -56,6 +58,15 @@ struct Host {
     replies: Replies,
     engine: Option<Engine>,
     schedule: Schedule,
+    embedding: VecDeque<Embedding>,
+}
+
+/// Texts whose embeddings are being computed, one between two steps.
+struct Embedding {
+    id: u64,
+    left: VecDeque<Vec<i32>>,
+    rows: Vec<f32>,
+    done: u32,
 }
 
 impl From<PartsError> for Failed {
@@ -87,7 +98,7 @@ impl From<SessionError> for Failed {
     fn from(error: SessionError) -> Self {
         let code = match error {
             SessionError::Full(_) | SessionError::TooLong { .. } => FailCode::NoRoom,
-            SessionError::Untrimmable(_) => FailCode::Unsupported,
+            SessionError::Untrimmable(_) | SessionError::NoEmbeddings(_) => FailCode::Unsupported,
             SessionError::Adapter(AdapterError::Full) => FailCode::NoRoom,
             SessionError::Adapter(AdapterError::File { .. }) => FailCode::Unloadable,
             _ => FailCode::BadCall,
@@ -117,7 +128,7 @@ impl Host {
     fn serve(&mut self, calls: &mut Calls) -> io::Result<()> {
         loop {
             // With nothing to compute there is nothing to do but wait for a call.
-            let mut wait = self.schedule.is_empty();
+            let mut wait = self.schedule.is_empty() && self.embedding.is_empty();
             loop {
                 match calls.next(wait) {
                     Ok(Some(received)) => self.take(received)?,
@@ -129,7 +140,46 @@ impl Host {
                 wait = false;
             }
             self.step()?;
+            self.embed()?;
         }
+    }
+
+    /// Embeds one text, if one waits.
+    fn embed(&mut self) -> io::Result<()> {
+        let (Some(engine), Some(mut first)) = (&mut self.engine, self.embedding.pop_front()) else {
+            return Ok(());
+        };
+        if let Some(text) = first.left.pop_front() {
+            match engine.embed(&text) {
+                Ok(row) => first.rows.extend(row),
+                Err(failed) => return self.reply(first.id, Answer::Failed(failed)),
+            }
+            first.done += 1;
+        }
+        if first.left.is_empty() {
+            let rows = Answer::Rows(first.done);
+            return self.replies.send(first.id, false, rows, &first.rows);
+        }
+        // Whoever has more texts lets the others go first.
+        self.embedding.push_back(first);
+        Ok(())
+    }
+
+    fn queue_embedding(&mut self, id: u64, texts: Vec<Vec<i32>>) -> io::Result<()> {
+        let checked = match &mut self.engine {
+            Some(engine) => engine.check_embed(&texts),
+            None => Err(bad_call("nothing is loaded")),
+        };
+        if let Err(failed) = checked {
+            return self.reply(id, Answer::Failed(failed));
+        }
+        self.embedding.push_back(Embedding {
+            id,
+            left: texts.into(),
+            rows: Vec::new(),
+            done: 0,
+        });
+        Ok(())
     }
 
     fn reply(&mut self, id: u64, answer: Answer) -> io::Result<()> {
@@ -146,6 +196,7 @@ impl Host {
         let answer = match task {
             Task::Load(spec) => self.load(&spec),
             Task::Run(run) => return self.queue(id, run, &payload),
+            Task::Embed(texts) => return self.queue_embedding(id, texts),
             Task::Drop(session) => return self.close(id, session),
             task => match &mut self.engine {
                 Some(engine) => engine.answer(task, self.schedule.len()),

@@ -208,6 +208,25 @@ impl Host {
         self.done(Task::UnloadAdapter(name)).await
     }
 
+    /// Embeddings of texts as tokens, one vector of length 1 a text.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn embed(&self, texts: Vec<Vec<i32>>) -> Result<Vec<Vec<f32>>, EngineError> {
+        let count = texts.len();
+        let answer = self.call(Task::Embed(texts), &[], 1)?.only().await?;
+        let (Answer::Rows(rows), payload) = answer else {
+            return Err(EngineError::OutOfTurn);
+        };
+        let values = packet::f32_from_bytes(&payload).ok_or(EngineError::OutOfTurn)?;
+        let width = values.len().checked_div(rows as usize).unwrap_or(0);
+        if rows as usize != count || width == 0 {
+            return Err(EngineError::OutOfTurn);
+        }
+        Ok(values.chunks(width).map(<[f32]>::to_vec).collect())
+    }
+
     async fn done(&self, task: Task) -> Result<(), EngineError> {
         match self.ask(task).await? {
             Answer::Done => Ok(()),

@@ -24,6 +24,11 @@ pub const ADAPTER_SCALE_MAX: f32 = 16.0;
 /// The longest name of an adapter, in bytes.
 pub const ADAPTER_NAME_BYTES_MAX: usize = 64;
 
+/// The most texts of one [`Task::Embed`].
+pub const EMBED_TEXTS_MAX: usize = 32;
+/// The most tokens of one of its texts; a model that knows fewer positions takes fewer.
+pub const EMBED_TOKENS_MAX: u32 = 2_048;
+
 /// The furthest that positions may be stretched beyond what a model was trained for, as a factor.
 pub const ROPE_SCALE_MAX: f32 = 32.0;
 
@@ -74,6 +79,10 @@ pub enum Task {
     /// Forget the adapter of this name; refused while a session uses it. Answer: [`Answer::Done`].
     #[n(8)]
     UnloadAdapter(#[n(0)] String),
+    /// The embeddings of texts as tokens, at most [`EMBED_TEXTS_MAX`] of [`EMBED_TOKENS_MAX`], of a whole model. Answer:
+    /// [`Answer::Rows`], one row of length 1 a text, pooled as the model's file says and else by their mean.
+    #[n(9)]
+    Embed(#[n(0)] Vec<Vec<i32>>),
 }
 
 /// Load an adapter.

@@ -6,11 +6,13 @@
 
 mod adapter;
 mod context;
+mod embedder;
 mod model;
 mod pool;
 
 pub use adapter::Adapter;
 pub use context::{Context, ContextSpec, Input, Slice, StepError, Wanted};
+pub use embedder::Embedder;
 pub use model::{LoadError, Model, TextError};
 pub use pool::Pool;
 

@@ -116,6 +116,20 @@ impl Model {
         unsafe { sys::llama_model_n_embd(self.raw()) as u32 }
     }
 
+    /// Numbers in an embedding.
+    #[must_use]
+    pub fn embedding_out(&self) -> u32 {
+        // SAFETY: the model is loaded.
+        unsafe { sys::llama_model_n_embd_out(self.raw()) as u32 }
+    }
+
+    /// Whether the file says how the rows of a text become one embedding.
+    #[must_use]
+    pub fn pools(&self) -> bool {
+        let said = self.meta(&format!("{}.pooling_type", self.architecture()));
+        said.is_some_and(|kind| kind != "0")
+    }
+
     /// Positions that the model was trained for.
     #[must_use]
     pub fn positions_trained(&self) -> u32 {

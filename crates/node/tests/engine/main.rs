@@ -4,6 +4,7 @@
 mod adapters;
 mod batching;
 mod cache;
+mod embeddings;
 mod prefixes;
 mod refusals;
 mod speculation;
