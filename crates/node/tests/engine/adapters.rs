@@ -227,20 +227,15 @@ async fn what_is_in_use_stays_and_sets_have_their_limits() {
     assert_eq!(question(Vec::new()).ask(&host).await.unwrap().len(), 24);
 }
 
-#[tokio::test]
-async fn bad_files_are_refused_by_name_and_cause() {
-    let (_engine, host, dir) = with_adapters().await;
-    let outside = tempfile::tempdir().unwrap();
-    let write = |path: &Path, bytes: &[u8]| std::fs::write(path, bytes).unwrap();
-    write(&outside.path().join("out.gguf"), &File::good().bytes());
-    std::os::unix::fs::symlink(outside.path().join("out.gguf"), dir.path().join("link")).unwrap();
+/// Files that are no adapters of this model, and a word of the reason.
+fn bad_files() -> Vec<(Vec<u8>, &'static str)> {
     let good = File::good();
     let name = |name: &str, width| File {
         matrices: vec![(name.to_owned(), width)],
         ..good.clone()
     };
     let cut = good.bytes()[..good.bytes().len() - 4096].to_vec();
-    let cases: [(Vec<u8>, &str); 10] = [
+    vec![
         (b"GGUF is not all".to_vec(), ""),
         (cut, ""),
         (
@@ -292,8 +287,17 @@ async fn bad_files_are_refused_by_name_and_cause() {
             name("blk.99.attn_q.weight", WIDTH).bytes(),
             "does not exist",
         ),
-    ];
-    for (bytes, cause) in cases {
+    ]
+}
+
+#[tokio::test]
+async fn bad_files_are_refused_by_name_and_cause() {
+    let (_engine, host, dir) = with_adapters().await;
+    let outside = tempfile::tempdir().unwrap();
+    let write = |path: &Path, bytes: &[u8]| std::fs::write(path, bytes).unwrap();
+    write(&outside.path().join("out.gguf"), &File::good().bytes());
+    std::os::unix::fs::symlink(outside.path().join("out.gguf"), dir.path().join("link")).unwrap();
+    for (bytes, cause) in bad_files() {
         write(&dir.path().join("bad.gguf"), &bytes);
         let error = failed(load(&host, "bad", "bad.gguf").await);
         assert_eq!(error.code, FailCode::Unloadable, "{error}");
