@@ -235,9 +235,14 @@ impl Engine {
             return;
         }
         let session = pending.run.session;
-        let room = self.parts.positions_max() - pending.run.position - 1;
+        let positions = self.parts.positions_max() - pending.run.position;
+        // The row itself is one of a step's and of the cache's.
+        let room = positions.min(self.parts.step_rows_max()).saturating_sub(1);
         let most = self.drafting.entry(session).or_default().most();
         let most = most.min(draw.burst as usize - 1).min(room as usize);
+        if most == 0 {
+            return;
+        }
         let mut text = self.parts.tokens(session).to_vec();
         text.extend(&pending.run.tokens);
         pending.run.tokens.extend(look_up(&text, most));

@@ -156,8 +156,10 @@ fn little_memory() {
     with_ward(|dir, ward| async move {
         let greedy = LoadSpec {
             memory_bytes_max: Some(400 << 20),
-            positions_max: 1 << 20,
-            sessions_max: 8,
+            // As long as this model can be stretched.
+            positions_max: 1 << 17,
+            rope_scale: Some(32.0),
+            sessions_max: 16,
             ..spec(&[small(&dir)])
         };
         let error = start(greedy.clone(), &ward).ready().await.unwrap_err();

@@ -1,6 +1,8 @@
 //! Guessing ahead: fewer steps, the same tokens.
 
-use crate::support::{Question, starter, tokens};
+use crate::support::{Question, spec, start, starter, tokens};
+use proto::host::LoadSpec;
+use proto::model::Numerics;
 
 #[tokio::test]
 async fn guesses_change_nothing_but_the_number_of_steps() {
@@ -34,4 +36,25 @@ async fn guesses_change_nothing_but_the_number_of_steps() {
             assert!(after.drafted >= after.accepted);
         }
     }
+}
+
+#[tokio::test]
+async fn a_narrow_step_takes_fewer_guesses() {
+    let narrow = LoadSpec {
+        step_rows_max: 3,
+        ..spec(&specimen::starter(), Numerics::Exact, 2)
+    };
+    let (_engine, host) = start(narrow).await;
+    let prompt = tokens(&host, &"one two three four five. ".repeat(6)).await;
+    let question = Question {
+        burst: 1,
+        ..Question::new(&prompt)
+    };
+    let plain = question.ask(&host).await.unwrap();
+    let guessing = Question {
+        burst: 24,
+        ..question
+    };
+    assert_eq!(guessing.ask(&host).await.unwrap(), plain);
+    assert!(host.stats().await.unwrap().drafted > 0);
 }
