@@ -45,14 +45,16 @@ async fn a_narrow_step_takes_fewer_guesses() {
         ..spec(&specimen::starter(), Numerics::Exact, 2)
     };
     let (_engine, host) = start(narrow).await;
-    let prompt = tokens(&host, &"one two three four five. ".repeat(6)).await;
+    let text = "one two three four five six seven eight nine ten. ".repeat(8);
+    let prompt = tokens(&host, &text).await;
     let question = Question {
+        tokens: 48,
         burst: 1,
         ..Question::new(&prompt)
     };
     let plain = question.ask(&host).await.unwrap();
     let guessing = Question {
-        burst: 24,
+        burst: 48,
         ..question
     };
     assert_eq!(guessing.ask(&host).await.unwrap(), plain);
