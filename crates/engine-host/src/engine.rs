@@ -41,8 +41,9 @@ pub(crate) struct Engine {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) pending: Pending,
-    /// The tokens drawn, and the logits' head rows for [`Draw::then_head`].
+    /// The tokens drawn: one, and those guessed right behind it.
     pub(crate) drawn: Result<Vec<Drawn>, Failed>,
+    /// The head's activations of the last token, for [`Draw::then_head`].
     pub(crate) head: Vec<f32>,
 }
 

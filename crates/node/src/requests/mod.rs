@@ -98,8 +98,12 @@ impl Requests {
     ///
     /// A [`Fault`] that says why there is none.
     pub fn host(&self) -> Result<Arc<Host>, Fault> {
-        let host = host_of(&self.path()?).map_err(|error| down(&error))?;
-        // Memory may have room for fewer than were asked for.
+        self.engine(&self.path()?)
+    }
+
+    /// The engine-host on a path, and no more places than it has sessions: memory may have room for fewer than were asked for.
+    fn engine(&self, path: &Path) -> Result<Arc<Host>, Fault> {
+        let host = host_of(path).map_err(|error| down(&error))?;
         self.places.set_total(host.loaded().sessions_max);
         Ok(host)
     }
@@ -242,7 +246,7 @@ impl Backend for Requests {
             return Err(Fault::model_not_found(&request.model));
         }
         let path = self.path()?;
-        let host = host_of(&path).map_err(|error| down(&error))?;
+        let host = self.engine(&path)?;
         let prompt = self.prompt(&host, &request).await?;
         let context = host.loaded().positions_max;
         let prompt_tokens = prompt.len() as u32;
