@@ -7,7 +7,9 @@ use crate::parts::{Parts, SessionSlice};
 use crate::sandbox::{self, Sealed};
 use crate::schedule::{Pending, StepSize};
 use crate::threads::Threads;
-use proto::host::{Answer, Draw, Drawn, FailCode, Failed, LoadSpec, Loaded, Output, Role, Run};
+use proto::host::{
+    Answer, Draw, Drawn, FailCode, Failed, LoadSpec, Loaded, Output, Prompt, Role, Run,
+};
 use proto::host::{EMBED_TEXTS_MAX, Stats, Task};
 use proto::ids::SessionId;
 use proto::packet::{self, PAYLOAD_BYTES_MAX};
@@ -97,12 +99,11 @@ impl Engine {
                 .tokenize(&t.text, t.add_special, t.parse_special)
                 .map(Answer::Tokens)
                 .map_err(text),
-            Task::Render(messages) => self
-                .parts
-                .model()
-                .render(&messages)
-                .map(Answer::Text)
-                .map_err(text),
+            Task::Render(conversation) => self.render(&conversation),
+            Task::Read(_) | Task::Steer(_) | Task::Detokenize(_) => Err(Failed {
+                code: FailCode::Unsupported,
+                detail: "not yet".into(),
+            }),
             Task::Trim(trim) => {
                 self.parts
                     .trim(trim.session, trim.length)
@@ -127,6 +128,28 @@ impl Engine {
                 Err(bad_call("handled elsewhere"))
             }
         }
+    }
+
+    fn render(&self, conversation: &str) -> Result<Answer, Failed> {
+        let text = |e: TextError| Failed {
+            code: FailCode::Unsupported,
+            detail: e.to_string(),
+        };
+        let bad = |_| bad_call("not a conversation");
+        let json: serde_json::Value = serde_json::from_str(conversation).map_err(bad)?;
+        let word =
+            |m: &serde_json::Value, key: &str| m[key].as_str().unwrap_or_default().to_owned();
+        let messages = json["messages"].as_array().into_iter().flatten();
+        let messages: Vec<_> = messages
+            .map(|m| (word(m, "role"), word(m, "content")))
+            .collect();
+        let model = self.parts.model();
+        let rendered = model.render(&messages).map_err(text)?;
+        Ok(Answer::Prompt(Box::new(Prompt {
+            tokens: model.tokenize(&rendered, false, true).map_err(text)?,
+            text: rendered,
+            ..Prompt::default()
+        })))
     }
 
     /// Checks a run's shape; returns its number of rows and its activations.
@@ -387,6 +410,7 @@ impl Engine {
             position,
             piece: model.piece(token),
             end: model.ends(token),
+            logprobs: None,
         })
     }
 

@@ -5,8 +5,8 @@ use crate::outbox::{CALLS_WAITING_MAX, DROPS_WAITING_MAX, Outbox};
 use bytes::Bytes;
 use proto::codec;
 use proto::host::{
-    Answer, Call, ChatMessage, LoadAdapter, LoadSpec, Loaded, Output, Reply, Run, Stats, Task,
-    Tokenize, Trim,
+    Answer, Call, LoadAdapter, LoadSpec, Loaded, Output, Prompt, Reply, Run, Stats, Task, Tokenize,
+    Trim,
 };
 use proto::ids::SessionId;
 use proto::packet::{self, PREFIX_BYTES, Prefix};
@@ -156,14 +156,14 @@ impl Host {
         }
     }
 
-    /// A conversation as the model's prompt.
+    /// A conversation, as JSON text, as the model's prompt.
     ///
     /// # Errors
     ///
     /// [`EngineError`].
-    pub async fn render(&self, messages: Vec<ChatMessage>) -> Result<String, EngineError> {
-        match self.ask(Task::Render(messages)).await? {
-            Answer::Text(text) => Ok(text),
+    pub async fn render(&self, conversation: String) -> Result<Prompt, EngineError> {
+        match self.ask(Task::Render(conversation)).await? {
+            Answer::Prompt(prompt) => Ok(*prompt),
             _ => Err(EngineError::OutOfTurn),
         }
     }

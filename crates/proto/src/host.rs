@@ -29,6 +29,13 @@ pub const EMBED_TEXTS_MAX: usize = 32;
 /// The most tokens of one of its texts; a model that knows fewer positions takes fewer.
 pub const EMBED_TOKENS_MAX: u32 = 2_048;
 
+/// The most tokens in [`Steer::logit_bias`]; OpenAI's limit.
+pub const LOGIT_BIAS_MAX: usize = 1_024;
+/// The most in [`Steer::logprobs`]; OpenAI's limit.
+pub const TOP_LOGPROBS_MAX: u32 = 20;
+/// The longest grammar or schema, in bytes.
+pub const GRAMMAR_BYTES_MAX: usize = 1 << 20;
+
 /// The furthest that positions may be stretched beyond what a model was trained for, as a factor.
 pub const ROPE_SCALE_MAX: f32 = 32.0;
 
@@ -58,9 +65,9 @@ pub enum Task {
     /// Text to tokens. Answer: [`Answer::Tokens`].
     #[n(1)]
     Tokenize(#[n(0)] Tokenize),
-    /// A conversation to the model's prompt text. Answer: [`Answer::Text`].
+    /// A conversation, as JSON text, to the model's prompt. Answer: [`Answer::Prompt`].
     #[n(2)]
-    Render(#[n(0)] Vec<ChatMessage>),
+    Render(#[n(0)] String),
     /// Compute. Answer: as [`Run::output`] says.
     #[n(3)]
     Run(#[n(0)] Run),
@@ -83,6 +90,112 @@ pub enum Task {
     /// [`Answer::Rows`], one row of length 1 a text, pooled as the model's file says and else by their mean.
     #[n(9)]
     Embed(#[n(0)] Vec<Vec<i32>>),
+    /// What the model wrote, taken apart into content, reasoning and tool calls. Answer: [`Answer::Text`], JSON.
+    #[n(10)]
+    Read(#[n(0)] ReadReply),
+    /// How the tokens of a session are chosen beyond [`Sampling`]; before its first run. Answer: [`Answer::Done`].
+    #[n(11)]
+    Steer(#[n(0)] Steer),
+    /// Tokens to bytes, control tokens as their names. Answer: [`Answer::Pieces`], one piece a token.
+    #[n(12)]
+    Detokenize(#[n(0)] Vec<i32>),
+}
+
+/// What the model wrote, to be taken apart.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct ReadReply {
+    /// [`Prompt::syntax`] of the prompt that it answers.
+    #[n(0)]
+    pub syntax: String,
+    /// All of it so far, control tokens of the syntax included.
+    #[n(1)]
+    pub text: String,
+    /// Whether more may follow.
+    #[n(2)]
+    pub partial: bool,
+}
+
+/// A prompt that the engine made of a conversation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Prompt {
+    /// What the model computes. Control tokens in texts of the conversation are plain text here.
+    #[n(0)]
+    pub tokens: Vec<i32>,
+    /// The same as text, for people.
+    #[n(1)]
+    pub text: String,
+    /// What binds the reply, where the conversation asks for it: tools that must be called, a schema.
+    #[n(2)]
+    pub grammar: Option<Grammar>,
+    /// How the reply is to be taken apart with [`Task::Read`]; `None` when all of it is content.
+    #[n(3)]
+    pub syntax: Option<String>,
+    /// Texts that end the reply, beside those of the request.
+    #[n(4)]
+    pub stops: Vec<String>,
+}
+
+/// How the tokens of a session are chosen beyond [`Sampling`].
+#[derive(Debug, Clone, PartialEq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Steer {
+    /// The session; [`Task::Drop`] forgets this too.
+    #[n(0)]
+    pub session: SessionId,
+    /// What the reply must look like.
+    #[n(1)]
+    pub grammar: Option<Grammar>,
+    /// Added to the logits of tokens, at most [`LOGIT_BIAS_MAX`] of them; −∞ forbids one.
+    #[n(2)]
+    pub logit_bias: Vec<(i32, f32)>,
+    /// Taken off the logit of every token that the reply has already; −2 to 2.
+    #[n(3)]
+    pub presence_penalty: f32,
+    /// Taken off once for each time; −2 to 2.
+    #[n(4)]
+    pub frequency_penalty: f32,
+    /// How many of the most probable tokens are named beside the drawn one, at most [`TOP_LOGPROBS_MAX`]; `None`
+    /// computes no probabilities.
+    #[n(5)]
+    pub logprobs: Option<u32>,
+    /// Whether control tokens are written into [`Drawn::piece`] by their names, for [`Task::Read`].
+    #[n(6)]
+    pub show_control: bool,
+}
+
+/// What a reply must look like.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+pub enum Grammar {
+    /// One JSON object.
+    #[n(0)]
+    Json,
+    /// JSON that fits a schema, given as JSON.
+    #[n(1)]
+    Schema(#[n(0)] String),
+    /// llama.cpp's notation, as its chat templates make it.
+    #[n(2)]
+    Gbnf(#[n(0)] Gbnf),
+    /// llguidance's Lark notation.
+    #[n(3)]
+    Lark(#[n(0)] String),
+}
+
+/// A grammar in llama.cpp's notation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Gbnf {
+    /// The rules.
+    #[n(0)]
+    pub rules: String,
+    /// Regular expressions; empty binds the reply from its beginning, else it is free until one of them matches all of
+    /// it, and bound from the first capture on.
+    #[n(1)]
+    pub triggers: Vec<String>,
+    /// Tokens from which on the reply is bound, as further triggers.
+    #[n(2)]
+    pub trigger_tokens: Vec<i32>,
 }
 
 /// Load an adapter.
@@ -241,18 +354,6 @@ pub struct Tokenize {
     pub parse_special: bool,
 }
 
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, CborLen)]
-#[cbor(map)]
-pub struct ChatMessage {
-    /// `system`, `user` or `assistant`.
-    #[n(0)]
-    pub role: String,
-    /// The text.
-    #[n(1)]
-    pub content: String,
-}
-
 /// Compute rows of a session.
 #[derive(Debug, Clone, PartialEq, Encode, Decode, CborLen)]
 #[cbor(map)]
@@ -376,6 +477,12 @@ pub enum Answer {
     /// Not done. The session's caches are as they were before the call.
     #[n(7)]
     Failed(#[n(0)] Failed),
+    /// A prompt.
+    #[n(8)]
+    Prompt(#[n(0)] Box<Prompt>),
+    /// Bytes of tokens.
+    #[n(9)]
+    Pieces(#[n(0)] Vec<minicbor::bytes::ByteVec>),
 }
 
 /// What was loaded.
@@ -458,7 +565,7 @@ impl std::fmt::Display for SandboxLevel {
 }
 
 /// A drawn token.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Debug, Clone, PartialEq, Encode, Decode, CborLen)]
 #[cbor(map)]
 pub struct Drawn {
     /// The token.
@@ -473,6 +580,36 @@ pub struct Drawn {
     /// Whether it ends the generation.
     #[n(3)]
     pub end: bool,
+    /// Probabilities, where [`Steer::logprobs`] asks for them.
+    #[n(4)]
+    pub logprobs: Option<Box<Logprobs>>,
+}
+
+/// How probable a drawn token was, before temperature, limits and bias.
+#[derive(Debug, Clone, PartialEq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Logprobs {
+    /// The natural logarithm of its probability.
+    #[n(0)]
+    pub drawn: f32,
+    /// The most probable tokens, best first.
+    #[n(1)]
+    pub top: Vec<Probable>,
+}
+
+/// A token that might have been drawn.
+#[derive(Debug, Clone, PartialEq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Probable {
+    /// The token.
+    #[n(0)]
+    pub token: i32,
+    /// Its text, as in [`Drawn::piece`], control tokens by their names.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub piece: Vec<u8>,
+    /// The natural logarithm of its probability.
+    #[n(2)]
+    pub logprob: f32,
 }
 
 /// Figures of an engine-host.

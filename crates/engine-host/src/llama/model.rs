@@ -2,7 +2,6 @@
 
 use super::{start, take_errors};
 use llama_cpp_sys_2 as sys;
-use proto::host::ChatMessage;
 use std::ffi::{CStr, CString, c_char};
 use std::ptr::NonNull;
 
@@ -230,7 +229,7 @@ impl Model {
     /// # Errors
     ///
     /// [`TextError::Template`] when the model has no template, or one that llama.cpp's C interface does not know.
-    pub fn render(&self, messages: &[ChatMessage]) -> Result<String, TextError> {
+    pub fn render(&self, messages: &[(String, String)]) -> Result<String, TextError> {
         // SAFETY: returns null or a terminated string that lives as long as the model.
         let template = unsafe { sys::llama_model_chat_template(self.raw(), std::ptr::null()) };
         if template.is_null() {
@@ -238,7 +237,7 @@ impl Model {
         }
         let texts: Vec<(CString, CString)> = messages
             .iter()
-            .map(|m| (without_zeros(&m.role), without_zeros(&m.content)))
+            .map(|(role, content)| (without_zeros(role), without_zeros(content)))
             .collect();
         let chat: Vec<sys::llama_chat_message> = texts
             .iter()

@@ -11,7 +11,7 @@ use crate::status::{Answers, Rates};
 use api::{Backend, Caller, Fault, GenerateRequest, Generation, Health, HealthState, ModelCard};
 use engine::{EngineError, Host};
 use places::Places;
-use proto::host::{ChatMessage, Loaded, Tokenize};
+use proto::host::Loaded;
 use proto::ids::{Hash, ShareScope};
 use proto::model::Sampling;
 use run::{Job, Path};
@@ -135,23 +135,19 @@ impl Requests {
 
     /// The conversation as tokens.
     async fn prompt(&self, host: &Host, request: &GenerateRequest) -> Result<Vec<i32>, Fault> {
-        let messages = request.messages.iter().map(|message| ChatMessage {
-            role: message.role.as_str().to_owned(),
-            content: message.content.clone(),
+        let messages = request.messages.iter().map(|message| {
+            let role = message.role.as_str();
+            serde_json::json!({ "role": role, "content": message.content })
         });
-        let text = host
-            .render(messages.collect())
+        let conversation = serde_json::json!({ "messages": messages.collect::<Vec<_>>() });
+        let prompt = host
+            .render(conversation.to_string())
             .await
             .map_err(|error| match error {
                 EngineError::Failed(failed) => Fault::bad_request("chat_template", failed.detail),
                 error => down(&error),
             })?;
-        let tokenize = Tokenize {
-            text,
-            add_special: false,
-            parse_special: true,
-        };
-        host.tokenize(tokenize).await.map_err(|error| down(&error))
+        Ok(prompt.tokens)
     }
 
     /// A caller as the engine knows it. Hashed with a number of this process, so that no key leaves it.

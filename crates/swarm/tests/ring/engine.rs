@@ -80,6 +80,7 @@ pub(crate) fn draw(row: u64, sampling: &Sampling, position: u32) -> Drawn {
         position,
         piece: Vec::new(),
         end: token == END,
+        logprobs: None,
     }
 }
 
