@@ -1,6 +1,8 @@
-//! How many threads to compute with: as many as cores are free right now, our own load excluded.
+//! How many threads to compute with: as many as cores are free right now, our own load excluded, within a limit.
 //!
-//! More threads than free cores make every step wait for the thread that shares its core; fewer leave cores idle.
+//! More threads than free cores make every step wait for the thread that shares its core; fewer leave cores idle. The
+//! first is much worse, and two processes that both try again and again would do it to each other: so a core must be
+//! nearly idle before it is taken, while half a core of others is enough to give one up.
 //! Linux tells both loads in clock ticks: `/proc/stat` for the machine, `/proc/self/stat` for this process (see proc(5)).
 //! Where they cannot be read, all cores count as free.
 
@@ -10,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How long a measurement lasts at least: shorter ones are too coarse for 10 ms ticks.
 const WINDOW: Duration = Duration::from_millis(400);
+/// How much of a core others may use that we take as free.
+const IDLE_ENOUGH: f64 = 0.25;
 
 /// Ticks since boot, of the machine (all cores together) and of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +26,7 @@ struct Ticks {
 /// Chooses the number of threads.
 #[derive(Debug)]
 pub(crate) struct Threads {
-    fixed: Option<u32>,
+    most: u32,
     cores: u32,
     current: u32,
     before: Option<(Instant, Ticks)>,
@@ -30,13 +34,14 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    /// `fixed` threads, or as many as are free of `cores`.
-    pub(crate) fn new(fixed: Option<u32>, cores: u32, figures: Rc<Figures>) -> Self {
-        let current = fixed.unwrap_or(cores).max(1);
+    /// As many as are free of `cores`, and not more than `limit`.
+    pub(crate) fn new(limit: Option<u32>, cores: u32, figures: Rc<Figures>) -> Self {
+        let cores = cores.max(1);
+        let most = limit.unwrap_or(cores).clamp(1, cores);
         Self {
-            fixed,
-            cores: cores.max(1),
-            current,
+            most,
+            cores,
+            current: most,
             before: read(&figures).map(|t| (Instant::now(), t)),
             figures,
         }
@@ -44,33 +49,44 @@ impl Threads {
 
     /// The most threads that will ever be chosen.
     pub(crate) fn most(&self) -> u32 {
-        self.fixed.unwrap_or(self.cores).max(1)
+        self.most
     }
 
     /// The number for the next step.
     pub(crate) fn choose(&mut self) -> u32 {
         let due = self.before.is_some_and(|(at, _)| at.elapsed() >= WINDOW);
-        if self.fixed.is_none()
-            && due
+        if due
+            && self.most > 1
             && let (Some((_, before)), Some(now)) = (self.before, read(&self.figures))
         {
-            self.current = free(before, now, self.cores);
+            let free = free(before, now, self.cores);
+            self.current = next(self.current, free).clamp(1, self.most);
             self.before = Some((Instant::now(), now));
         }
         self.current
     }
 }
 
-/// Cores not busy with others between two readings, rounded, at least 1.
-fn free(before: Ticks, now: Ticks, cores: u32) -> u32 {
+/// The number of threads after `current`, with so many cores free.
+fn next(current: u32, free: f64) -> u32 {
+    let (taken, kept) = ((free + IDLE_ENOUGH).floor() as u32, free.round() as u32);
+    if taken > current {
+        taken
+    } else {
+        current.min(kept)
+    }
+}
+
+/// Cores not busy with others between two readings.
+fn free(before: Ticks, now: Ticks, cores: u32) -> f64 {
     let busy = now.busy.saturating_sub(before.busy);
     let total = busy + now.idle.saturating_sub(before.idle);
     let own = now.own.saturating_sub(before.own);
     if total == 0 {
-        return cores;
+        return f64::from(cores);
     }
-    let others = busy.saturating_sub(own) as f64 / total as f64 * f64::from(cores);
-    ((f64::from(cores) - others).round() as u32).clamp(1, cores)
+    let others = busy.saturating_sub(own) as f64 / total as f64;
+    (1.0 - others) * f64::from(cores)
 }
 
 fn read(figures: &Figures) -> Option<Ticks> {
@@ -100,7 +116,7 @@ fn parse(machine: &str, own: &str) -> Option<Ticks> {
 mod tests {
     use super::*;
 
-    fn check(others: u64, own: u64, idle: u64, cores: u32, expected: u32) {
+    fn check(others: u64, own: u64, idle: u64, cores: u32, expected: f64) {
         let before = Ticks {
             busy: 1000,
             idle: 500,
@@ -116,13 +132,29 @@ mod tests {
 
     #[test]
     fn own_load_counts_as_free_and_that_of_others_does_not() {
-        check(0, 0, 200, 2, 2);
-        check(0, 200, 0, 2, 2);
-        check(100, 0, 100, 2, 1);
-        check(100, 100, 0, 2, 1);
-        check(200, 0, 0, 2, 1);
-        check(160, 240, 400, 8, 6);
-        check(0, 0, 0, 4, 4);
+        check(0, 0, 200, 2, 2.0);
+        check(0, 200, 0, 2, 2.0);
+        check(100, 0, 100, 2, 1.0);
+        check(100, 100, 0, 2, 1.0);
+        check(200, 0, 0, 2, 0.0);
+        check(200, 200, 400, 8, 6.0);
+        check(0, 0, 0, 4, 4.0);
+    }
+
+    #[test]
+    fn a_core_is_given_up_sooner_than_it_is_taken() {
+        for (current, free, expected) in [
+            (2, 1.5, 2),
+            (2, 1.4, 1),
+            (1, 1.7, 1),
+            (1, 1.75, 2),
+            (1, 0.0, 0),
+            (4, 8.0, 8),
+            (6, 5.6, 6),
+            (6, 6.7, 6),
+        ] {
+            assert_eq!(next(current, free), expected, "{current} {free}");
+        }
     }
 
     #[test]

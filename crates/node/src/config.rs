@@ -64,7 +64,7 @@ pub struct Settings {
     /// Stretch positions beyond what the model was trained for, by a factor of up to 32 (YaRN)
     #[arg(long, env = "MYZEL_ROPE_SCALE", value_name = "FACTOR")]
     pub rope_scale: Option<f32>,
-    /// Threads to compute with [default: as many as cores are free at the moment]
+    /// The most threads to compute with; within that, as many as cores are free [default: as many as there are cores]
     #[arg(long, env = "MYZEL_THREADS", value_name = "N")]
     pub threads: Option<u32>,
     /// Serve stages of other nodes' rings even where this system cannot lock up the engine fully

@@ -391,11 +391,26 @@ fn split(wanted: Option<u32>, header: &proto::gguf::Header) -> (Option<Split>, O
     };
     let cut = cuttable(header).map_err(|error| error.to_string());
     match cut.and_then(|()| {
-        swarm::split::split(header.layers(), remote).map_err(|error| error.to_string())
+        swarm::split::split(header.layers(), remote, output_layers(header))
+            .map_err(|error| error.to_string())
     }) {
         Ok(split) => (Some(split), None),
         Err(why) => (None, Some(why)),
     }
+}
+
+/// How many layers cost as much as the output head does: a row multiplies with each weight of either once.
+fn output_layers(header: &proto::gguf::Header) -> u32 {
+    let weights = |tensor: &proto::gguf::Tensor| tensor.dims.iter().product::<u64>();
+    let tied = || header.tensor("token_embd.weight");
+    let output = header.tensor("output.weight").or_else(tied);
+    let in_layers = header
+        .tensors()
+        .iter()
+        .filter(|t| t.name.starts_with("blk."));
+    let layer = in_layers.map(weights).sum::<u64>() / u64::from(header.layers().max(1));
+    let heads = (output.map_or(0, weights) + layer / 2) / layer.max(1);
+    u32::try_from(heads).unwrap_or(u32::MAX)
 }
 
 /// The stage files that stay here.

@@ -32,7 +32,7 @@ pub struct EngineSettings {
     pub rope_scale: Option<f32>,
     /// The most bytes of one engine-host's caches.
     pub kv_bytes_max: Option<u64>,
-    /// A fixed number of threads, or `None`.
+    /// The most threads, or `None` for as many as there are cores.
     pub threads: Option<u32>,
     /// Whether others are served though the engine is not fully locked up.
     pub allow_unsandboxed: bool,

@@ -241,7 +241,7 @@ pub struct LoadSpec {
     /// Rows of one step at most.
     #[n(4)]
     pub step_rows_max: u32,
-    /// A fixed number of threads; `None` adapts to the cores that are free.
+    /// The most threads; `None` is as many as there are cores. Within that they follow the cores that are free.
     #[n(5)]
     pub threads: Option<u32>,
     /// Hosts that a lap of the ring goes through, this one included; 1 at home. The rows of sessions that decode are

@@ -1,12 +1,14 @@
 //! Which layers stay at the coordinator and which go to remote stages, when people force it with `--split N`.
 //!
-//! The coordinator keeps exactly one first and one last layer, the least that the architecture allows: everything
-//! between is what was asked to be elsewhere. The planner that weighs speeds comes later and returns the same type.
+//! Everybody gets the same work, the coordinator too: with several requests under way all hosts of a lap compute at
+//! once, and the slowest one sets the pace. The coordinator's output head counts as the layers that cost as much; the
+//! least that it keeps is one first and one last layer. The planner that weighs speeds comes later and returns the same
+//! type.
 
 use proto::model::LayerRange;
 use proto::ring::STAGES_MAX;
 
-/// Layers that the coordinator keeps in front, and again at the end.
+/// Layers that the coordinator keeps in front at least, and exactly at the end.
 pub const KEPT_LAYERS: u32 = 1;
 
 /// A model's layers in ring order: `head`, then every range of `remote`, then `tail`; together `0..layers`.
@@ -51,13 +53,13 @@ pub enum SplitError {
     },
 }
 
-/// Keeps [`KEPT_LAYERS`] at each end and spreads the rest evenly over `remote_stages`; where it does not come out
-/// even, earlier stages get one layer more.
+/// Spreads a model over the coordinator and `remote_stages`; `output_layers` is the work of the output head, in layers.
+/// Where it does not come out even, earlier stages get one layer more.
 ///
 /// # Errors
 ///
 /// [`SplitError`], with the numbers.
-pub fn split(layers: u32, remote_stages: u32) -> Result<Split, SplitError> {
+pub fn split(layers: u32, remote_stages: u32, output_layers: u32) -> Result<Split, SplitError> {
     match remote_stages {
         0 => return Err(SplitError::NoStages),
         asked if asked > STAGES_MAX => return Err(SplitError::TooManyStages { asked }),
@@ -71,9 +73,14 @@ pub fn split(layers: u32, remote_stages: u32) -> Result<Split, SplitError> {
             needed,
         });
     }
-    let between = layers - 2 * KEPT_LAYERS;
+    let share = (layers.saturating_add(output_layers)) / (remote_stages + 1);
+    let kept = share
+        .saturating_sub(output_layers)
+        .clamp(2 * KEPT_LAYERS, layers - remote_stages);
+    let between = layers - kept;
     let (each, longer) = (between / remote_stages, between % remote_stages);
-    let mut first = KEPT_LAYERS;
+    let head = kept - KEPT_LAYERS;
+    let mut first = head;
     let remote = (0..remote_stages)
         .map(|stage| {
             let end = first + each + u32::from(stage < longer);
@@ -86,7 +93,7 @@ pub fn split(layers: u32, remote_stages: u32) -> Result<Split, SplitError> {
     Ok(Split {
         head: LayerRange {
             first: 0,
-            end: KEPT_LAYERS,
+            end: head,
         },
         remote,
         tail: LayerRange { first, end: layers },
@@ -98,8 +105,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn check(layers: u32, stages: u32, expected: &str) {
-        let text = match split(layers, stages) {
+    fn check(layers: u32, stages: u32, output: u32, expected: &str) {
+        let text = match split(layers, stages, output) {
             Ok(split) => {
                 let all = [split.head]
                     .into_iter()
@@ -115,12 +122,19 @@ mod tests {
     }
 
     #[test]
-    fn layers_between_are_spread_evenly() {
-        check(30, 1, "0..1 1..29 29..30");
-        check(30, 2, "0..1 1..15 15..29 29..30");
-        check(30, 3, "0..1 1..11 11..20 20..29 29..30");
-        check(3, 1, "0..1 1..2 2..3");
-        check(5, 3, "0..1 1..2 2..3 3..4 4..5");
+    fn everybody_has_the_same_work() {
+        check(30, 1, 0, "0..14 14..29 29..30");
+        check(30, 1, 8, "0..10 10..29 29..30");
+        check(30, 2, 8, "0..3 3..16 16..29 29..30");
+        check(30, 3, 0, "0..6 6..14 14..22 22..29 29..30");
+        check(3, 1, 0, "0..1 1..2 2..3");
+        check(5, 3, 0, "0..1 1..2 2..3 3..4 4..5");
+    }
+
+    #[test]
+    fn a_large_output_head_leaves_the_coordinator_two_layers() {
+        check(30, 1, 100, "0..1 1..29 29..30");
+        check(30, 2, u32::MAX, "0..1 1..15 15..29 29..30");
     }
 
     #[test]
@@ -128,33 +142,40 @@ mod tests {
         check(
             2,
             1,
+            0,
             "TooFewLayers { layers: 2, remote_stages: 1, needed: 3 }",
         );
         check(
             0,
             1,
+            0,
             "TooFewLayers { layers: 0, remote_stages: 1, needed: 3 }",
         );
         check(
             4,
             3,
+            0,
             "TooFewLayers { layers: 4, remote_stages: 3, needed: 5 }",
         );
-        check(30, 0, "NoStages");
-        check(30, u32::MAX, "TooManyStages { asked: 4294967295 }");
+        check(30, 0, 0, "NoStages");
+        check(30, u32::MAX, 0, "TooManyStages { asked: 4294967295 }");
     }
 
     proptest! {
         #[test]
-        fn every_layer_is_somewhere_once(layers in 0u32..2_000, stages in 0u32..80) {
-            if let Ok(split) = split(layers, stages) {
+        fn every_layer_is_somewhere_once(layers in 0u32..2_000, stages in 0u32..80, output in 0u32..40) {
+            if let Ok(split) = split(layers, stages, output) {
                 let all = [&[split.head][..], &split.remote, &[split.tail]].concat();
                 prop_assert_eq!(all[0].first, 0);
                 prop_assert_eq!(all[all.len() - 1].end, layers);
                 prop_assert!(all.iter().all(|range| !range.is_empty()));
                 prop_assert!(all.windows(2).all(|pair| pair[0].end == pair[1].first));
                 let lengths = split.remote.iter().map(LayerRange::len);
-                prop_assert!(lengths.clone().max().unwrap() - lengths.min().unwrap() <= 1);
+                let (longest, shortest) = (lengths.clone().max().unwrap(), lengths.min().unwrap());
+                prop_assert!(longest - shortest <= 1);
+                let home = split.head.len() + split.tail.len() + output;
+                let least = split.head.len() == KEPT_LAYERS || shortest == 1;
+                prop_assert!(least || home <= longest && longest - home <= stages + 1, "{home}, {longest}");
             } else {
                 prop_assert!(stages == 0 || stages > STAGES_MAX || layers < stages + 2);
             }

@@ -225,7 +225,7 @@ pub(super) fn streams(group: &[Burst]) -> Vec<Bar> {
     bars
 }
 
-/// Our ring against llama.cpp's RPC with as many workers, each at its best threads.
+/// Our ring against llama.cpp's RPC with as many workers: at as many threads, and each at its best ones.
 pub(super) fn rpc(group: &[Burst]) -> Vec<Bar> {
     let Some(streams) = group.first().map(|burst| burst.subject.slots) else {
         return Vec::new();
@@ -233,9 +233,22 @@ pub(super) fn rpc(group: &[Burst]) -> Vec<Bar> {
     let words = format!(", {streams} at once");
     let limit = Limit::AtLeast(RPC_MIN).only_if(streams == STREAMS);
     let (exact, none) = (Numerics::Exact, Limit::None);
-    let total = TOTAL.against_peer(group, exact, &words, limit);
-    let first = FIRST_OF_MANY.against_peer(group, exact, &words, none);
-    total.into_iter().chain(first).collect()
+    let theirs = |threads| {
+        let same = |burst: &&Burst| !burst.subject.is_ours() && burst.subject.threads == threads;
+        group.iter().find(same)
+    };
+    let ours = group.iter().filter(|burst| burst.subject.is_ours());
+    let mut bars: Vec<Bar> = ours
+        .filter_map(|ours| {
+            let (subject, peer) = (&ours.subject, theirs(ours.subject.threads)?);
+            let what = format!("{subject} / {}{words}, as many threads", peer.subject);
+            Some(TOTAL.bar(&what, ours, peer, limit))
+        })
+        .collect();
+    let words = format!("{words}, best threads");
+    bars.extend(TOTAL.against_peer(group, exact, &words, none));
+    bars.extend(FIRST_OF_MANY.against_peer(group, exact, &words, none));
+    bars
 }
 
 /// Every ring of a group against the single node that is its first. The bar is on rings of one remote stage.
@@ -414,17 +427,20 @@ mod tests {
                 burst(workers(2), 90.0, 40.0),
             ]
         };
-        check(&rpc(&group(150.0, 8)), &[("1.50", "met"), ("0.50", "–")]);
+        let best = [("1.50", "–"), ("0.50", "–")];
         check(
-            &rpc(&group(149.0, 8)),
-            &[("1.49", "**missed**"), ("0.50", "–")],
+            &rpc(&group(150.0, 8)),
+            &[&[("1.50", "met")], &best[..]].concat(),
         );
-        check(&rpc(&group(149.0, 1)), &[("1.49", "–"), ("0.50", "–")]);
+        let (slower, first) = (("1.49", "–"), ("0.50", "–"));
+        let missed = ("1.49", "**missed**");
+        check(&rpc(&group(149.0, 8)), &[missed, slower, first]);
+        check(&rpc(&group(149.0, 1)), &[slower, slower, first]);
         assert!(rpc(&[]).is_empty());
         let what = &rpc(&group(150.0, 8))[0].what;
         assert_eq!(
             what,
-            "total: myzel, exact, ring over 2 remote / llama-server, RPC, 2 workers, 8 at once"
+            "total: myzel, exact, ring over 2 remote / llama-server, RPC, 2 workers, 8 at once, as many threads"
         );
     }
 

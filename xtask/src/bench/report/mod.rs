@@ -87,8 +87,8 @@ fn all_bars(all: &All) -> Vec<bars::Bar> {
 
 const BARS: &str = "\
 A ratio is taken round by round between answers of the same round; it is the median of these, with the least and \
-the greatest in parentheses. Single nodes, memory, and rings beside RPC are compared at the number of threads that is \
-best for each. A bar is met when the median meets it.";
+the greatest in parentheses. Single nodes and memory are compared at the number of threads that is best for each; rings \
+beside RPC at as many threads a process, where the bar is, and at the best for each. A bar is met when the median meets it.";
 const SINGLE: &str = "Tokens a second. The first token's time is that of the short prompt.";
 const MEMORY: &str = "\
 Of all processes of a server, after the same requests, each alone on the machine. The proportional set (PSS) \
