@@ -9,7 +9,8 @@ const STOP: Act = Act::Finish(Finish::Stop);
 
 /// A valid request with `fields` added or replaced.
 fn question(fields: Value) -> Value {
-    let mut body = json!({"model": "m", "max_tokens": 99, "messages": [{"role": "user", "content": "hi"}]});
+    let mut body =
+        json!({"model": "m", "max_tokens": 99, "messages": [{"role": "user", "content": "hi"}]});
     for (name, value) in fields.as_object().unwrap() {
         body[name] = value.clone();
     }
@@ -29,14 +30,14 @@ fn tools() -> Value {
 #[tokio::test]
 async fn a_whole_message() {
     let server = Server::start(calling()).await;
-    let mut body = server.json(PATH, question(json!({"tools": tools(), "top_k": 5}))).await;
+    let mut body = server
+        .json(PATH, question(json!({"tools": tools(), "top_k": 5})))
+        .await;
     assert!(body["id"].take().as_str().unwrap().starts_with("msg_"));
     for call in [2, 3] {
         assert!(body["content"][call]["id"].take().is_string());
     }
-    let call = |name, input| {
-        json!({"type": "tool_use", "id": null, "name": name, "input": input, "caller": {"type": "direct"}})
-    };
+    let call = |name, input| json!({"type": "tool_use", "id": null, "name": name, "input": input, "caller": {"type": "direct"}});
     let expected = json!({
         "id": null, "type": "message", "role": "assistant", "model": "m",
         "content": [
@@ -60,14 +61,24 @@ async fn a_whole_message() {
 #[tokio::test]
 async fn a_stream_has_exactly_this_order() {
     let server = Server::start(calling()).await;
-    let response = server.send(PATH, question(json!({"tools": tools(), "stream": true}))).await;
+    let response = server
+        .send(PATH, question(json!({"tools": tools(), "stream": true})))
+        .await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let events = named_events(&response.text().await.unwrap());
     let short = |event: &Value| {
         let kind = event["type"].as_str().unwrap();
-        let index = event["index"].as_u64().map_or(String::new(), |index| format!(" {index}"));
+        let index = event["index"]
+            .as_u64()
+            .map_or(String::new(), |index| format!(" {index}"));
         let delta = &event["delta"];
-        let texts = ["thinking", "signature", "text", "partial_json", "stop_reason"];
+        let texts = [
+            "thinking",
+            "signature",
+            "text",
+            "partial_json",
+            "stop_reason",
+        ];
         let text = texts.iter().find_map(|field| delta[field].as_str());
         let begun = event["content_block"]["type"].as_str();
         format!("{kind}{index} {}", text.or(begun).unwrap_or_default())
@@ -102,14 +113,29 @@ async fn a_stream_has_exactly_this_order() {
 async fn every_end_has_its_reason() {
     for (acts, reason, sequence) in [
         (vec![Act::Say(b"a"), STOP], "end_turn", json!(null)),
-        (vec![Act::Say(b"a"), Act::Finish(Finish::Length)], "max_tokens", json!(null)),
-        (vec![Act::Say(b"aEND"), Act::Hang], "stop_sequence", json!("END")),
-        (vec![Act::Say(b"a<end>"), Act::Hang], "end_turn", json!(null)),
+        (
+            vec![Act::Say(b"a"), Act::Finish(Finish::Length)],
+            "max_tokens",
+            json!(null),
+        ),
+        (
+            vec![Act::Say(b"aEND"), Act::Hang],
+            "stop_sequence",
+            json!("END"),
+        ),
+        (
+            vec![Act::Say(b"a<end>"), Act::Hang],
+            "end_turn",
+            json!(null),
+        ),
     ] {
         let server = Server::start(Script::new(acts)).await;
         let fields = question(json!({"stop_sequences": ["END"]}));
         let body = server.json(PATH, fields).await;
-        assert_eq!((&body["stop_reason"], &body["stop_sequence"]), (&json!(reason), &sequence));
+        assert_eq!(
+            (&body["stop_reason"], &body["stop_sequence"]),
+            (&json!(reason), &sequence)
+        );
         assert_eq!(body["content"][0]["text"], "a");
     }
 }
@@ -170,7 +196,12 @@ async fn blocks_become_messages() {
         "continue_final": true,
     });
     assert_eq!(server.conversation(), expected);
-    let counted = server.json("/v1/messages/count_tokens", question(json!({"max_tokens": null}))).await;
+    let counted = server
+        .json(
+            "/v1/messages/count_tokens",
+            question(json!({"max_tokens": null})),
+        )
+        .await;
     assert_eq!(counted, json!({"input_tokens": 42}));
 }
 
@@ -185,22 +216,70 @@ async fn errors_have_anthropics_shape() {
     for (script, config, fields, status, kind) in [
         (fail(), ApiConfig::default(), json!({}), 500, "api_error"),
         (fail(), keyed, json!({}), 401, "authentication_error"),
-        (fail(), ApiConfig::default(), json!({"model": "x"}), 404, "not_found_error"),
-        (fail(), ApiConfig::default(), json!({"max_tokens": null}), 400, "invalid_request_error"),
-        (fail(), ApiConfig::default(), json!({"messages": image}), 400, "invalid_request_error"),
-        (fail(), ApiConfig::default(), json!({"temperature": 1.5}), 400, "invalid_request_error"),
-        (fail(), ApiConfig::default(), json!({"tools": [{"type": "bash_20250124", "name": "bash"}]}), 400, "invalid_request_error"),
-        (Script::refusing(Fault::overloaded("full")), ApiConfig::default(), json!({}), 503, "overloaded_error"),
-        (Script::refusing(Fault::rate_limited("slow")), ApiConfig::default(), json!({}), 429, "rate_limit_error"),
+        (
+            fail(),
+            ApiConfig::default(),
+            json!({"model": "x"}),
+            404,
+            "not_found_error",
+        ),
+        (
+            fail(),
+            ApiConfig::default(),
+            json!({"max_tokens": null}),
+            400,
+            "invalid_request_error",
+        ),
+        (
+            fail(),
+            ApiConfig::default(),
+            json!({"messages": image}),
+            400,
+            "invalid_request_error",
+        ),
+        (
+            fail(),
+            ApiConfig::default(),
+            json!({"temperature": 1.5}),
+            400,
+            "invalid_request_error",
+        ),
+        (
+            fail(),
+            ApiConfig::default(),
+            json!({"tools": [{"type": "bash_20250124", "name": "bash"}]}),
+            400,
+            "invalid_request_error",
+        ),
+        (
+            Script::refusing(Fault::overloaded("full")),
+            ApiConfig::default(),
+            json!({}),
+            503,
+            "overloaded_error",
+        ),
+        (
+            Script::refusing(Fault::rate_limited("slow")),
+            ApiConfig::default(),
+            json!({}),
+            429,
+            "rate_limit_error",
+        ),
     ] {
         let server = Server::configured(script, config).await;
         let response = server.send(PATH, question(fields)).await;
         assert_eq!(response.status(), status);
-        let id = response.headers()["request-id"].to_str().unwrap().to_owned();
+        let id = response.headers()["request-id"]
+            .to_str()
+            .unwrap()
+            .to_owned();
         let retry = response.headers().contains_key("retry-after");
         assert_eq!(retry, [429, 503].contains(&status));
         let body: Value = response.json().await.unwrap();
-        assert_eq!((&body["type"], &body["error"]["type"]), (&json!("error"), &json!(kind)));
+        assert_eq!(
+            (&body["type"], &body["error"]["type"]),
+            (&json!("error"), &json!(kind))
+        );
         assert_eq!(body["request_id"], id);
         assert!(!body["error"]["message"].as_str().unwrap().is_empty());
     }
@@ -210,5 +289,8 @@ async fn errors_have_anthropics_shape() {
     let events = named_events(&response.text().await.unwrap());
     let last = events.last().unwrap();
     let expected = json!({"type": "api_error", "message": "b is gone"});
-    assert_eq!((&last["type"], &last["error"]), (&json!("error"), &expected));
+    assert_eq!(
+        (&last["type"], &last["error"]),
+        (&json!("error"), &expected)
+    );
 }

@@ -30,7 +30,10 @@ async fn chunks(server: &Server, fields: Value) -> Vec<Value> {
     let events = server.stream(fields).await;
     let (done, chunks) = events.split_last().unwrap();
     assert_eq!(done, "[DONE]");
-    chunks.iter().map(|chunk| serde_json::from_str(chunk).unwrap()).collect()
+    chunks
+        .iter()
+        .map(|chunk| serde_json::from_str(chunk).unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -44,9 +47,7 @@ async fn a_call_is_whole_or_comes_in_pieces_that_add_up() {
         let id = call["id"].take();
         assert!(id.as_str().unwrap().starts_with("call_"), "{id}");
     }
-    let call = |name, arguments| {
-        json!({"id": null, "type": "function", "function": {"name": name, "arguments": arguments}})
-    };
+    let call = |name, arguments| json!({"id": null, "type": "function", "function": {"name": name, "arguments": arguments}});
     let expected = json!({
         // The fake parser takes half a tag for text until the tag is whole; so what was said is what stays.
         "role": "assistant", "content": "I look", "reasoning_content": "hm", "refusal": null,
@@ -77,10 +78,18 @@ async fn a_call_is_whole_or_comes_in_pieces_that_add_up() {
         texts.collect::<String>()
     };
     assert_eq!(joined(before, "reasoning_content"), "hm");
-    assert!(joined(before, "content").starts_with("I look"), "{before:?}");
-    let second = behind.iter().position(|delta| *delta == begun(1, "now")).expect("so does the other");
+    assert!(
+        joined(before, "content").starts_with("I look"),
+        "{before:?}"
+    );
+    let second = behind
+        .iter()
+        .position(|delta| *delta == begun(1, "now"))
+        .expect("so does the other");
     let arguments = |deltas: &[Value]| {
-        let texts = deltas.iter().filter_map(|d| d.pointer("/tool_calls/0/function/arguments")?.as_str());
+        let texts = deltas
+            .iter()
+            .filter_map(|d| d.pointer("/tool_calls/0/function/arguments")?.as_str());
         texts.collect::<String>()
     };
     assert_eq!(arguments(&behind[..second]), "{\"a\":1}");
@@ -94,7 +103,10 @@ async fn a_call_that_is_cut_off_is_told_as_far_as_it_came() {
     let whole: Value = server.ask(tools()).await.json().await.unwrap();
     let choice = &whole["choices"][0];
     assert_eq!(choice["finish_reason"], "length");
-    assert_eq!(choice["message"]["tool_calls"][0]["function"]["arguments"], "{\"a\"");
+    assert_eq!(
+        choice["message"]["tool_calls"][0]["function"]["arguments"],
+        "{\"a\""
+    );
     let acts = vec![Act::Say(b"<call get>{\"a\""), STOP];
     let server = Server::start(Script::calling(acts)).await;
     error(server.ask(tools()).await, 500, "internal_error").await;
@@ -106,7 +118,11 @@ async fn a_call_that_is_cut_off_is_told_as_far_as_it_came() {
 
 #[tokio::test]
 async fn the_template_s_own_end_is_no_stop_string_of_the_caller() {
-    let server = Server::start(Script::calling(vec![Act::Say(b"<call f>{}</call><end>x"), Act::Hang])).await;
+    let server = Server::start(Script::calling(vec![
+        Act::Say(b"<call f>{}</call><end>x"),
+        Act::Hang,
+    ]))
+    .await;
     let whole: Value = server.ask(tools()).await.json().await.unwrap();
     assert_eq!(whole["choices"][0]["finish_reason"], "tool_calls");
     server.script.cancelled(1).await;
@@ -115,9 +131,17 @@ async fn the_template_s_own_end_is_no_stop_string_of_the_caller() {
 #[tokio::test]
 async fn several_choices_have_their_own_seeds_and_one_prompt() {
     let server = Server::start(Script::new(vec![Act::Say(b"a"), Act::Say(b"b"), STOP])).await;
-    let whole: Value = server.ask(json!({"n": 3, "seed": 10})).await.json().await.unwrap();
+    let whole: Value = server
+        .ask(json!({"n": 3, "seed": 10}))
+        .await
+        .json()
+        .await
+        .unwrap();
     let said = whole["choices"].as_array().unwrap().iter().map(|choice| {
-        (choice["index"].as_u64().unwrap(), choice["message"]["content"].as_str().unwrap())
+        (
+            choice["index"].as_u64().unwrap(),
+            choice["message"]["content"].as_str().unwrap(),
+        )
     });
     assert_eq!(said.collect::<Vec<_>>(), [(0, "ab"), (1, "ab"), (2, "ab")]);
     let usage = json!({"prompt_tokens": 7, "completion_tokens": 6, "total_tokens": 13});
@@ -181,12 +205,18 @@ async fn probabilities_come_with_the_text_of_their_tokens() {
         token("\u{FFFD}", -9999.0, json!([169])),
         token("zST", -2.0, json!([122, 83, 84])),
     ];
-    assert_eq!(choice["logprobs"], json!({"content": expected, "refusal": null}));
+    assert_eq!(
+        choice["logprobs"],
+        json!({"content": expected, "refusal": null})
+    );
     let mut told = Vec::new();
     for chunk in chunks(&server, fields).await {
         let scores = &chunk["choices"][0]["logprobs"];
         told.extend(scores["content"].as_array().cloned().unwrap_or_default());
-        let silent = chunk["choices"][0]["delta"]["content"].as_str().unwrap_or("").is_empty();
+        let silent = chunk["choices"][0]["delta"]["content"]
+            .as_str()
+            .unwrap_or("")
+            .is_empty();
         assert_eq!(scores.is_null(), silent, "{chunk}");
     }
     assert_eq!(told, expected);
@@ -207,14 +237,19 @@ async fn an_answer_that_does_not_fit_its_schema_is_an_error() {
         for script in [Script::new, Script::calling] {
             let server = Server::start(script(vec![Act::Say(said), Act::Finish(finish)])).await;
             let whole = server.ask(fields.clone()).await;
-            let events = server.stream(fields.clone()).await;
-            let last = events.last().unwrap();
+            let mut streamed = fields.clone();
+            streamed["stream"] = true.into();
+            // Where all came at once, the failure has a status; else it is the last event.
+            let text = server.ask(streamed).await.text().await.unwrap();
             match code {
                 Some(code) => {
                     error(whole, 500, code).await;
-                    assert!(last.contains(code), "{last}");
+                    assert!(text.contains(code) && !text.contains("[DONE]"), "{text}");
                 }
-                None => assert_eq!((whole.status().as_u16(), last.as_str()), (200, "[DONE]")),
+                None => {
+                    assert_eq!(whole.status(), 200);
+                    assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+                }
             }
             assert_eq!(server.conversation()["schema"], schema);
         }

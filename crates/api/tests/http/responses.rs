@@ -22,7 +22,9 @@ fn steady(value: &mut Value) {
         Value::Object(fields) => {
             for (name, field) in fields {
                 match name.as_str() {
-                    "id" | "item_id" | "call_id" | "created_at" | "completed_at" => *field = Value::Null,
+                    "id" | "item_id" | "call_id" | "created_at" | "completed_at" => {
+                        *field = Value::Null
+                    }
                     _ => steady(field),
                 }
             }
@@ -85,14 +87,30 @@ async fn a_stream_has_exactly_this_order() {
     let fields = json!({"model": "m", "input": "hi", "tools": tools(), "stream": true});
     let text = server.send(PATH, fields).await.text().await.unwrap();
     let mut events = named_events(&text);
-    let ids: Vec<_> = events.iter().filter_map(|e| e["item_id"].as_str().or(e["item"]["id"].as_str())).collect();
-    assert!(ids[..6].iter().all(|id| *id == ids[0] && id.starts_with("rs_")), "{ids:?}");
+    let ids: Vec<_> = events
+        .iter()
+        .filter_map(|e| e["item_id"].as_str().or(e["item"]["id"].as_str()))
+        .collect();
+    assert!(
+        ids[..6]
+            .iter()
+            .all(|id| *id == ids[0] && id.starts_with("rs_")),
+        "{ids:?}"
+    );
     let order: Vec<_> = events
         .iter()
         .map(|event| {
-            let kind = event["type"].as_str().unwrap().strip_prefix("response.").unwrap();
-            let text = ["delta", "text", "arguments"].iter().find_map(|name| event[name].as_str());
-            let index = event["output_index"].as_u64().map_or(String::new(), |index| index.to_string());
+            let kind = event["type"]
+                .as_str()
+                .unwrap()
+                .strip_prefix("response.")
+                .unwrap();
+            let text = ["delta", "text", "arguments"]
+                .iter()
+                .find_map(|name| event[name].as_str());
+            let index = event["output_index"]
+                .as_u64()
+                .map_or(String::new(), |index| index.to_string());
             format!("{kind} {index} {}", text.unwrap_or_default())
         })
         .collect();
@@ -134,20 +152,42 @@ async fn an_end_may_be_incomplete_or_a_failure() {
     let acts = vec![Act::Say(b"ab"), Act::Finish(Finish::Length)];
     let server = Server::start(Script::new(acts)).await;
     let body = server.json(PATH, json!({"model": "m", "input": "x"})).await;
-    assert_eq!((&body["status"], &body["completed_at"]), (&json!("incomplete"), &json!(null)));
-    assert_eq!(body["incomplete_details"], json!({"reason": "max_output_tokens"}));
+    assert_eq!(
+        (&body["status"], &body["completed_at"]),
+        (&json!("incomplete"), &json!(null))
+    );
+    assert_eq!(
+        body["incomplete_details"],
+        json!({"reason": "max_output_tokens"})
+    );
     assert_eq!(body["output"][0]["status"], "incomplete");
     let streamed = json!({"model": "m", "input": "x", "stream": true});
-    let text = server.send(PATH, streamed.clone()).await.text().await.unwrap();
-    assert_eq!(named_events(&text).last().unwrap()["type"], "response.incomplete");
+    let text = server
+        .send(PATH, streamed.clone())
+        .await
+        .text()
+        .await
+        .unwrap();
+    assert_eq!(
+        named_events(&text).last().unwrap()["type"],
+        "response.incomplete"
+    );
     let acts = vec![Act::Say(b"ab"), Act::Fail(Fault::peer_lost("b is gone"))];
     let server = Server::start(Script::new(acts)).await;
     let text = server.send(PATH, streamed).await.text().await.unwrap();
     let events = named_events(&text);
     let last = events.last().unwrap();
     let expected = json!({"code": "server_error", "message": "b is gone"});
-    assert_eq!((&last["type"], &last["response"]["error"]), (&json!("response.failed"), &expected));
-    error(server.send(PATH, json!({"model": "m", "input": "x"})).await, 502, "peer_lost").await;
+    assert_eq!(
+        (&last["type"], &last["response"]["error"]),
+        (&json!("response.failed"), &expected)
+    );
+    error(
+        server.send(PATH, json!({"model": "m", "input": "x"})).await,
+        502,
+        "peer_lost",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -171,7 +211,8 @@ async fn items_become_messages() {
     });
     let failed = server.send(PATH, fields).await;
     error(failed, 500, "schema_violation").await;
-    let call = |id| json!({"id": id, "type": "function", "function": {"name": "get", "arguments": "{}"}});
+    let call =
+        |id| json!({"id": id, "type": "function", "function": {"name": "get", "arguments": "{}"}});
     let conversation = server.conversation();
     let expected = json!([
         {"role": "system", "content": "be kind"},
@@ -182,7 +223,10 @@ async fn items_become_messages() {
     ]);
     assert_eq!(conversation["messages"], expected);
     let choice = json!({"type": "function", "function": {"name": "get"}});
-    assert_eq!((&conversation["tool_choice"], &conversation["schema"]), (&choice, &json!(true)));
+    assert_eq!(
+        (&conversation["tool_choice"], &conversation["schema"]),
+        (&choice, &json!(true))
+    );
 }
 
 #[tokio::test]
@@ -191,16 +235,52 @@ async fn what_needs_a_memory_is_refused_with_its_field() {
     let item = |item: Value| json!({"model": "m", "input": [item]});
     let with = |name: &str, value: Value| json!({"model": "m", "input": "x", name: value});
     for (fields, code, param) in [
-        (with("previous_response_id", json!("resp_1")), "unsupported_parameter", "previous_response_id"),
-        (with("conversation", json!({"id": "c"})), "unsupported_parameter", "conversation"),
-        (with("background", json!(true)), "unsupported_parameter", "background"),
-        (with("truncation", json!("auto")), "unsupported_parameter", "truncation"),
-        (with("tools", json!([{"type": "web_search"}])), "unsupported_parameter", "tools[0].type"),
-        (item(json!({"type": "item_reference", "id": "x"})), "unsupported_parameter", "input[0].type"),
-        (item(json!({"role": "user", "content": [{"type": "input_image"}]})), "unsupported_parameter", "input[0].content[0].type"),
-        (item(json!({"role": "king", "content": "x"})), "invalid_value", "input[0].role"),
+        (
+            with("previous_response_id", json!("resp_1")),
+            "unsupported_parameter",
+            "previous_response_id",
+        ),
+        (
+            with("conversation", json!({"id": "c"})),
+            "unsupported_parameter",
+            "conversation",
+        ),
+        (
+            with("background", json!(true)),
+            "unsupported_parameter",
+            "background",
+        ),
+        (
+            with("truncation", json!("auto")),
+            "unsupported_parameter",
+            "truncation",
+        ),
+        (
+            with("tools", json!([{"type": "web_search"}])),
+            "unsupported_parameter",
+            "tools[0].type",
+        ),
+        (
+            item(json!({"type": "item_reference", "id": "x"})),
+            "unsupported_parameter",
+            "input[0].type",
+        ),
+        (
+            item(json!({"role": "user", "content": [{"type": "input_image"}]})),
+            "unsupported_parameter",
+            "input[0].content[0].type",
+        ),
+        (
+            item(json!({"role": "king", "content": "x"})),
+            "invalid_value",
+            "input[0].role",
+        ),
         (json!({"model": "m"}), "missing_required_parameter", "input"),
-        (json!({"model": "m", "input": []}), "missing_required_parameter", "input"),
+        (
+            json!({"model": "m", "input": []}),
+            "missing_required_parameter",
+            "input",
+        ),
     ] {
         let shown = fields.to_string();
         let error = error(server.send(PATH, fields).await, 400, code).await;
