@@ -35,6 +35,9 @@ pub struct Fault {
     pub param: Option<String>,
     /// When to come back, in seconds, as the header `Retry-After`.
     pub retry_after_s: Option<u32>,
+    /// The tokens of a prompt that is too long, and those of the context; `n_prompt_tokens` and `n_ctx` in JSON, as
+    /// llama-server has them.
+    pub exceeded: Option<(u32, u32)>,
 }
 
 impl Fault {
@@ -46,6 +49,7 @@ impl Fault {
             message,
             param: None,
             retry_after_s: None,
+            exceeded: None,
         }
     }
 
@@ -85,7 +89,10 @@ impl Fault {
             "the prompt has {prompt_tokens} tokens, but the model's context here holds {context_tokens} \
              including the answer; shorten the messages"
         );
-        Self::bad_request("context_length_exceeded", message).about("messages")
+        Self {
+            exceeded: Some((prompt_tokens, context_tokens)),
+            ..Self::bad_request("context_length_exceeded", message).about("messages")
+        }
     }
 
     /// A model that is not here: 404 `model_not_found`.
@@ -143,6 +150,62 @@ impl Fault {
             StatusCode::PAYLOAD_TOO_LARGE,
             INVALID_REQUEST,
             "body_too_large",
+            message,
+        )
+    }
+
+    /// A key that is missing or unknown: 401 `invalid_api_key`.
+    #[must_use]
+    pub fn unauthorized() -> Self {
+        let message = "this node wants a key: send one of its keys as 'Authorization: Bearer KEY' or 'x-api-key: KEY'";
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "authentication_error",
+            "invalid_api_key",
+            message.to_owned(),
+        )
+    }
+
+    /// More than a caller may ask for now: 429 `rate_limited`, come back in [`OVERLOADED_RETRY_S`].
+    #[must_use]
+    pub fn rate_limited(message: impl Into<String>) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self::new(status, "rate_limit_error", "rate_limited", message.into())
+            .retry_after(OVERLOADED_RETRY_S)
+    }
+
+    /// Something that this node, or this model, does not do: 501 `not_implemented`.
+    #[must_use]
+    pub fn not_implemented(message: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "not_supported_error",
+            "not_implemented",
+            message.into(),
+        )
+    }
+
+    /// An answer that is not what its schema wants: 500 `schema_violation`. `why` says where.
+    #[must_use]
+    pub fn schema_violation(why: impl Display) -> Self {
+        let message = format!("the model's answer does not fit the schema: {why}; ask again");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            SERVER,
+            "schema_violation",
+            message,
+        )
+    }
+
+    /// Arguments of a tool that are no JSON object, in a dialect that wants one: 500 `arguments_unreadable`.
+    #[must_use]
+    pub fn arguments_unreadable(tool: &str) -> Self {
+        let message =
+            format!("the model called '{tool}' with arguments that are no JSON object; ask again");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            SERVER,
+            "arguments_unreadable",
             message,
         )
     }
@@ -233,6 +296,8 @@ impl Fault {
                 kind: self.kind,
                 param: self.param.as_deref(),
                 code: self.code,
+                n_prompt_tokens: self.exceeded.map(|(prompt, _)| prompt),
+                n_ctx: self.exceeded.map(|(_, context)| context),
             },
         }
     }
@@ -250,6 +315,10 @@ struct ErrorObject<'a> {
     kind: &'static str,
     param: Option<&'a str>,
     code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n_prompt_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n_ctx: Option<u32>,
 }
 
 impl IntoResponse for Fault {
@@ -261,6 +330,8 @@ impl IntoResponse for Fault {
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        // For the dialects in which errors look otherwise.
+        response.extensions_mut().insert(self);
         response
     }
 }
@@ -284,10 +355,30 @@ mod tests {
             (Fault::shutting_down(), 503, "shutting_down", Some("5")),
             (Fault::peer_lost("b is gone"), 502, "peer_lost", None),
             (Fault::internal("a bug"), 500, "internal_error", None),
+            (
+                Fault::schema_violation("at 'a'"),
+                500,
+                "schema_violation",
+                None,
+            ),
+            (Fault::unauthorized(), 401, "invalid_api_key", None),
+            (
+                Fault::rate_limited("too many"),
+                429,
+                "rate_limited",
+                Some("2"),
+            ),
+            (
+                Fault::not_implemented("no vectors"),
+                501,
+                "not_implemented",
+                None,
+            ),
         ] {
             let json = serde_json::to_value(fault.body()).unwrap();
             assert_eq!(json["error"]["code"], code);
-            assert_eq!(json["error"].as_object().unwrap().len(), 4, "{json}");
+            let fields = if fault.exceeded.is_some() { 6 } else { 4 };
+            assert_eq!(json["error"].as_object().unwrap().len(), fields, "{json}");
             assert_eq!(json["error"]["message"], fault.to_string());
             let response = fault.into_response();
             assert_eq!(response.status(), status, "{code}");
@@ -307,5 +398,8 @@ mod tests {
             "{fault}"
         );
         assert_eq!(fault.param.as_deref(), Some("messages"));
+        let json = serde_json::to_value(fault.body()).unwrap();
+        let numbers = (&json["error"]["n_prompt_tokens"], &json["error"]["n_ctx"]);
+        assert_eq!(numbers, (&5000.into(), &2048.into()));
     }
 }

@@ -32,6 +32,11 @@ impl Places {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many are taken.
+    pub(crate) fn held_total(&self) -> usize {
+        self.held().values().sum()
+    }
+
     /// Takes a place for a caller, if there is one.
     pub(crate) fn take(self: &Arc<Self>, caller: Caller) -> Option<Place> {
         let mut held = self.held();

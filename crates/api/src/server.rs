@@ -1,5 +1,6 @@
 //! The server: connections, their limits, and their end.
 
+use crate::access;
 use crate::fault::Fault;
 use crate::host_check::{self, HostCheck};
 use crate::stall::StallLimit;
@@ -25,7 +26,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves `router` until `config.shutdown` fires, then returns within [`SHUTDOWN_GRACE`].
 ///
 /// `config` is the one that [`router`](crate::router()) was made with. Every route of `router`, also those merged
-/// into it, is guarded against calls from foreign web pages. The connections are tasks of this future: dropping it
+/// into it, is guarded against calls from foreign web pages, and by [`ApiConfig::keys`]. The connections are tasks of this future: dropping it
 /// ends them.
 ///
 /// # Errors
@@ -36,7 +37,13 @@ pub async fn serve(listener: TcpListener, router: Router, config: ApiConfig) -> 
         listener.local_addr()?.ip(),
         &config.allowed_hosts,
     ));
-    let router = router.layer(middleware::from_fn_with_state(check, host_check::guard));
+    let router = router
+        .layer(middleware::from_fn_with_state(
+            config.keys.clone(),
+            access::guard,
+        ))
+        .layer(middleware::from_fn_with_state(check, host_check::guard))
+        .layer(middleware::from_fn(access::translate));
     let mut connections = JoinSet::new();
     while let Some(stream) = accept(&listener, &config.shutdown).await {
         while connections.try_join_next().is_some() {}

@@ -14,7 +14,8 @@ pub struct TextStream {
     partial: Vec<u8>,
     /// Text that may be the beginning of a stop string.
     held: String,
-    stopped: bool,
+    /// The stop string that came.
+    stop: Option<String>,
 }
 
 /// What a token added.
@@ -22,8 +23,8 @@ pub struct TextStream {
 pub struct Released {
     /// Text that is certain now; often empty.
     pub text: String,
-    /// Whether a stop string came. It and what follows is no part of the text, and further tokens add nothing.
-    pub stopped: bool,
+    /// The stop string that came. It and what follows is no part of the text, and further tokens add nothing.
+    pub stop: Option<String>,
 }
 
 impl TextStream {
@@ -35,28 +36,28 @@ impl TextStream {
             stops,
             partial: Vec::new(),
             held: String::new(),
-            stopped: false,
+            stop: None,
         }
     }
 
     /// Adds a token's bytes.
     pub fn push(&mut self, piece: &[u8]) -> Released {
-        if self.stopped {
+        if self.stop.is_some() {
             return Released {
                 text: String::new(),
-                stopped: true,
+                stop: self.stop.clone(),
             };
         }
         self.partial.extend_from_slice(piece);
         let searched = self.held.len();
         self.decode();
-        if let Some(begin) = self.find_stop(searched) {
-            self.stopped = true;
+        if let Some((begin, stop)) = self.find_stop(searched) {
+            self.stop = Some(stop);
             self.partial.clear();
             self.held.truncate(begin);
             return Released {
                 text: std::mem::take(&mut self.held),
-                stopped: true,
+                stop: self.stop.clone(),
             };
         }
         let kept = self
@@ -64,26 +65,26 @@ impl TextStream {
             .split_off(self.held.len() - self.stop_prefix_bytes());
         Released {
             text: std::mem::replace(&mut self.held, kept),
-            stopped: false,
+            stop: None,
         }
     }
 
     /// Ends the answer: what was held back. An incomplete character becomes U+FFFD.
     #[must_use]
     pub fn finish(mut self) -> Released {
-        if self.stopped {
+        if self.stop.is_some() {
             return Released {
                 text: String::new(),
-                stopped: true,
+                stop: self.stop.clone(),
             };
         }
         let searched = self.held.len();
         self.held.push_str(&String::from_utf8_lossy(&self.partial));
-        let begin = self.find_stop(searched);
+        let (begin, stop) = self.find_stop(searched).unzip();
         self.held.truncate(begin.unwrap_or(self.held.len()));
         Released {
             text: self.held,
-            stopped: begin.is_some(),
+            stop,
         }
     }
 
@@ -103,22 +104,20 @@ impl TextStream {
         self.partial.drain(..self.partial.len() - undecided);
     }
 
-    /// Where the stop string begins that is complete first. Up to `searched` there is none.
-    fn find_stop(&self, searched: usize) -> Option<usize> {
-        let first_end = |stop: &String| {
+    /// The stop string that is complete first, and where it begins. Up to `searched` there is none.
+    fn find_stop(&self, searched: usize) -> Option<(usize, String)> {
+        let first_end = |(nth, stop): (usize, &String)| {
             // A stop that ends after `searched` begins at most its own length before it.
             let mut from = (searched + 1).saturating_sub(stop.len());
             while !self.held.is_char_boundary(from) {
                 from -= 1;
             }
             let begin = from + self.held[from..].find(stop.as_str())?;
-            Some((begin + stop.len(), begin))
+            Some((begin + stop.len(), begin, nth))
         };
-        self.stops
-            .iter()
-            .filter_map(first_end)
-            .min()
-            .map(|(_, begin)| begin)
+        let ends = self.stops.iter().enumerate().filter_map(first_end);
+        ends.min()
+            .map(|(_, begin, nth)| (begin, self.stops[nth].clone()))
     }
 
     /// The length of the longest end of `held` with which a stop string begins.
@@ -221,33 +220,32 @@ mod tests {
     #[test]
     fn after_a_stop_nothing_comes_and_it_stays_known() {
         let mut stream = TextStream::new(vec!["x".into()]);
-        assert!(stream.push(b"ax").stopped);
+        assert_eq!(stream.push(b"ax").stop.as_deref(), Some("x"));
         let nothing = Released {
             text: String::new(),
-            stopped: true,
+            stop: Some("x".into()),
         };
         assert_eq!(stream.push(b"b"), nothing);
         assert_eq!(stream.finish(), nothing);
         let mut late = TextStream::new(vec!["\u{FFFD}".into()]);
-        assert!(!late.push(b"\xC3").stopped);
-        assert!(late.finish().stopped);
+        assert!(late.push(b"\xC3").stop.is_none());
+        assert!(late.finish().stop.is_some());
     }
 
     /// The same by looking at the whole.
-    fn naive(bytes: &[u8], stops: &[String]) -> (String, bool) {
+    fn naive(bytes: &[u8], stops: &[String]) -> (String, Option<String>) {
         let text = String::from_utf8_lossy(bytes).into_owned();
         for (at, char) in text.char_indices() {
             let end = at + char.len_utf8();
             let longest = stops
                 .iter()
                 .filter(|stop| !stop.is_empty() && text[..end].ends_with(stop.as_str()))
-                .map(String::len)
-                .max();
-            if let Some(bytes) = longest {
-                return (text[..end - bytes].to_owned(), true);
+                .max_by_key(|stop| stop.len());
+            if let Some(stop) = longest {
+                return (text[..end - stop.len()].to_owned(), Some(stop.clone()));
             }
         }
-        (text, false)
+        (text, None)
     }
 
     fn few_letters() -> impl Strategy<Value = String> {
@@ -281,7 +279,7 @@ mod tests {
             }
             let end = stream.finish();
             text += &end.text;
-            prop_assert_eq!((text, end.stopped), naive(&bytes, &stops));
+            prop_assert_eq!((text, end.stop), naive(&bytes, &stops));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a client reads: whole answers, streams, lists.
 
 use crate::server::{Act, Script, Server, error};
-use api::{ApiConfig, ChatMessage, Fault, Finish, HealthState, Role};
+use api::{ApiConfig, Fault, Finish, HealthState};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -48,15 +48,10 @@ async fn a_whole_answer() {
         "usage": {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11},
     });
     assert_eq!(body, expected);
+    let said = json!({"messages": [{"role": "user", "content": "hi"}]});
+    assert_eq!(server.conversation(), said);
     let asked = server.script.asked.lock().unwrap();
     assert_eq!((asked[0].seed, asked[0].temperature), (Some(3), Some(0.0)));
-    assert_eq!(
-        asked[0].messages,
-        [ChatMessage {
-            role: Role::User,
-            content: "hi".into()
-        }]
-    );
 }
 
 #[tokio::test]
@@ -238,7 +233,14 @@ async fn comments_keep_a_silent_stream_alive() {
 #[tokio::test]
 async fn models_are_listed_and_found() {
     let server = hello().await;
-    let entry = |id| json!({"id": id, "object": "model", "created": 1000, "owned_by": "test"});
+    let entry = |id| {
+        let mut entry = json!({"id": id, "object": "model", "created": 1000, "owned_by": "test"});
+        if id == "m" {
+            entry["meta"] =
+                json!({"n_ctx": 2048, "n_embd": 2, "n_params": 1_500_000_000, "size": 99});
+        }
+        entry
+    };
     let list: Value = server.get("/v1/models").await.json().await.unwrap();
     assert_eq!(
         list,

@@ -6,6 +6,12 @@
 )]
 
 mod answers;
+mod anthropic;
+mod chat;
+mod completions;
+mod doors;
 mod endings;
+mod ollama;
 mod refusals;
+mod responses;
 mod server;

@@ -64,8 +64,8 @@ async fn bad_bodies_have_the_shape() {
             json!("temperature"),
         ),
         (
-            question(json!({"n": 2})).into_bytes(),
-            "unsupported_parameter",
+            question(json!({"n": 1000})).into_bytes(),
+            "invalid_value",
             json!("n"),
         ),
         (b"{}".to_vec(), "missing_required_parameter", json!("model")),

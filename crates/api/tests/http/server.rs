@@ -16,6 +16,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub(crate) enum Act {
     Say(&'static [u8]),
+    /// The same, with the logarithm of its probability, and one other token.
+    Score(&'static [u8], f32),
     Finish(Finish),
     Fail(Fault),
     /// Goes on saying the same until nobody listens.
@@ -27,6 +29,8 @@ pub(crate) enum Act {
 pub(crate) struct Script {
     acts: Vec<Act>,
     refuse: Option<Fault>,
+    /// Whether the answer's text is to be taken apart by [`read`].
+    syntax: bool,
     health: Mutex<Health>,
     pub(crate) asked: Mutex<Vec<GenerateRequest>>,
     /// Generations that ended because nobody listened any more.
@@ -45,6 +49,7 @@ impl Script {
         Self {
             acts,
             refuse: None,
+            syntax: false,
             health,
             asked: Mutex::default(),
             cancelled,
@@ -56,6 +61,14 @@ impl Script {
         Self {
             refuse: Some(fault),
             ..Self::new(Vec::new())
+        }
+    }
+
+    /// A model that thinks and calls, in the syntax of [`read`].
+    pub(crate) fn calling(acts: Vec<Act>) -> Self {
+        Self {
+            syntax: true,
+            ..Self::new(acts)
         }
     }
 
@@ -81,8 +94,21 @@ impl Backend for Script {
             id: id.into(),
             created: 1000,
             owned_by: "test".into(),
+            ..ModelCard::default()
         };
-        vec![card("m"), card("owner/other model")]
+        let known = ModelCard {
+            context_tokens: Some(2048),
+            parameters: Some(1_500_000_000),
+            file_bytes: Some(99),
+            sha256: Some("ab".repeat(32)),
+            architecture: Some("llama".into()),
+            quantisation: Some("Q4_K_M".into()),
+            embedding_width: Some(2),
+            template: Some("{{ messages }}".into()),
+            loaded: true,
+            ..card("m")
+        };
+        vec![known, card("owner/other model")]
     }
 
     fn health(&self) -> Health {
@@ -110,9 +136,106 @@ impl Backend for Script {
             prompt_tokens: 7,
             model: "m".into(),
             fingerprint,
+            syntax: self.syntax.then(|| "tags".into()),
+            stops: vec!["<end>".into()],
             events: receiver,
         })
     }
+
+    async fn read(&self, syntax: &str, text: &str, partial: bool) -> Result<Message, Fault> {
+        assert_eq!(syntax, "tags");
+        read(text, partial).ok_or_else(|| Fault::internal("an unfinished call"))
+    }
+
+    fn metrics(&self) -> Vec<Family> {
+        vec![Family::plain(
+            "test_gauge",
+            "For the test.",
+            FamilyKind::Gauge,
+            3.0,
+        )]
+    }
+
+    async fn embed(&self, request: EmbedRequest) -> Result<Embeddings, Fault> {
+        let vector = |input: &Input| match input {
+            Input::Text(text) => vec![text.len() as f32, 0.5],
+            Input::Tokens(tokens) => vec![tokens.len() as f32, -0.5],
+        };
+        Ok(Embeddings {
+            model: request.model,
+            vectors: request.inputs.iter().map(vector).collect(),
+            prompt_tokens: 5,
+        })
+    }
+
+    async fn tokenize(&self, request: TokenizeRequest) -> Result<Vec<Piece>, Fault> {
+        let begin = Piece {
+            id: 1000,
+            bytes: b"<s>".to_vec(),
+        };
+        let begin = request.add_special.then_some(begin);
+        let bytes = request.text.bytes().map(|byte| Piece {
+            id: byte.into(),
+            bytes: vec![byte],
+        });
+        Ok(begin.into_iter().chain(bytes).collect())
+    }
+
+    async fn detokenize(&self, _model: String, tokens: Vec<i32>) -> Result<Vec<u8>, Fault> {
+        let bytes: Option<_> = tokens.into_iter().map(|id| id.try_into().ok()).collect();
+        bytes.ok_or_else(|| Fault::invalid("tokens", "no such token"))
+    }
+
+    async fn render(&self, request: RenderRequest) -> Result<Rendered, Fault> {
+        let text = serde_json::to_string(&request.conversation).unwrap();
+        Ok(Rendered { text, tokens: 42 })
+    }
+
+    async fn pull(&self, name: String) -> Result<mpsc::Receiver<PullEvent>, Fault> {
+        let (sender, receiver) = mpsc::channel(4);
+        let fetching = PullEvent::Fetching {
+            sha256: "ab".repeat(32),
+            total: 10,
+            completed: 4,
+        };
+        let full = PullEvent::Failed(Fault::internal("the disk is full"));
+        let events = match name.as_str() {
+            "good" => vec![fetching, PullEvent::Verifying, PullEvent::Done],
+            "bad" => vec![fetching, full],
+            "broken" => vec![fetching],
+            _ => return Err(Fault::model_not_found(&name)),
+        };
+        for event in events {
+            sender.try_send(event).unwrap();
+        }
+        Ok(receiver)
+    }
+}
+
+/// Takes `<think>a</think>b<call f>{}</call>` apart; `None` if a call is cut off and must not be.
+fn read(text: &str, partial: bool) -> Option<Message> {
+    let mut message = Message::default();
+    let mut rest = text;
+    if let Some(thoughts) = rest.strip_prefix("<think>") {
+        let (reasoning, after) = thoughts.split_once("</think>").unwrap_or((thoughts, ""));
+        message.reasoning = reasoning.into();
+        rest = after;
+    }
+    let mut calls = rest.split("<call ");
+    message.content = calls.next().unwrap_or_default().into();
+    for call in calls {
+        let (name, arguments) = call.split_once('>').unwrap_or((call, ""));
+        let whole = arguments.strip_suffix("</call>");
+        if whole.is_none() && !partial {
+            return None;
+        }
+        message.tool_calls.push(ToolCall {
+            id: String::new(),
+            name: name.into(),
+            arguments: whole.unwrap_or(arguments).split("</").next()?.into(),
+        });
+    }
+    Some(message)
 }
 
 /// `None` when nobody listened to the end.
@@ -124,23 +247,19 @@ async fn play(
     for act in acts {
         match act {
             Act::Say(piece) => {
-                events
-                    .send(GenerateEvent::Token {
-                        id: 1,
-                        piece: piece.to_vec(),
-                    })
-                    .await
-                    .ok()?;
+                events.send(token(piece.to_vec(), None)).await.ok()?;
                 said.send_modify(|n| *n += 1);
+            }
+            Act::Score(piece, logprob) => {
+                let top = vec![(1, piece.to_vec(), logprob), (2, b"\xFF".to_vec(), -3.5)];
+                let logprobs = Some(TokenLogprobs { logprob, top });
+                events.send(token(piece.to_vec(), logprobs)).await.ok()?;
             }
             Act::Finish(reason) => events.send(GenerateEvent::Finished { reason }).await.ok()?,
             Act::Fail(fault) => events.send(GenerateEvent::Failed(fault)).await.ok()?,
             Act::Babble => loop {
                 let piece = vec![b'x'; 1 << 16];
-                events
-                    .send(GenerateEvent::Token { id: 1, piece })
-                    .await
-                    .ok()?;
+                events.send(token(piece, None)).await.ok()?;
                 said.send_modify(|n| *n += 1);
             },
             Act::Hang => {
@@ -150,6 +269,15 @@ async fn play(
         }
     }
     Some(())
+}
+
+fn token(piece: Vec<u8>, logprobs: Option<TokenLogprobs>) -> GenerateEvent {
+    let id = 1;
+    GenerateEvent::Token {
+        id,
+        piece,
+        logprobs,
+    }
 }
 
 /// A server for one test.
@@ -195,6 +323,30 @@ impl Server {
 
     pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
         self.client.get(self.url(path)).send().await.unwrap()
+    }
+
+    /// A request with a JSON body to any route.
+    pub(crate) async fn send(&self, path: &str, body: Value) -> reqwest::Response {
+        let request = self.client.post(self.url(path)).body(body.to_string());
+        request.send().await.unwrap()
+    }
+
+    /// The same; the body of an answer that is fine.
+    pub(crate) async fn json(&self, path: &str, body: Value) -> Value {
+        let response = self.send(path, body).await;
+        let status = response.status();
+        let text = response.text().await.unwrap();
+        assert_eq!(status, 200, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// The conversation of the last question.
+    pub(crate) fn conversation(&self) -> Value {
+        let asked = self.script.asked.lock().unwrap();
+        match &asked.last().unwrap().prompt {
+            Prompt::Chat(conversation) => serde_json::to_value(conversation).unwrap(),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// `POST /v1/chat/completions` without a content type.
@@ -244,6 +396,17 @@ pub(crate) fn events(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// The `data` of each named event, which must be of the type that it is named; without what is random.
+pub(crate) fn named_events(text: &str) -> Vec<Value> {
+    let one = |block: &str| {
+        let (name, data) = block.split_once("\ndata: ").expect(block);
+        let data: Value = serde_json::from_str(data).unwrap();
+        assert_eq!(name.strip_prefix("event: "), data["type"].as_str());
+        data
+    };
+    text.split_terminator("\n\n").map(one).collect()
+}
+
 /// Fails unless `response` is OpenAI's error with this status and code; returns the error.
 pub(crate) async fn error(response: reqwest::Response, status: u16, code: &str) -> Value {
     assert_eq!(response.status(), status);
@@ -255,6 +418,7 @@ pub(crate) async fn error(response: reqwest::Response, status: u16, code: &str) 
         error["message"].is_string() && error["type"].is_string(),
         "{body}"
     );
-    assert_eq!(error.as_object().unwrap().len(), 4, "{body}");
+    let fields = if error.get("n_ctx").is_some() { 6 } else { 4 };
+    assert_eq!(error.as_object().unwrap().len(), fields, "{body}");
     error
 }

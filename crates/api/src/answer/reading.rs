@@ -1,0 +1,196 @@
+//! What is new in a message that is read again and again while it grows.
+//!
+//! A stream cannot take back what it sent, but a parser may change its mind: `<too` is text until it becomes
+//! `<tool_call>`. So steps only ever append. Where the new view does not continue what was said, nothing is said until
+//! one does.
+
+use super::Step;
+use crate::backend::{Message, ToolCall};
+use crate::fault::Fault;
+use serde_json::Value;
+
+/// What was said so far.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    said: Message,
+}
+
+impl Reading {
+    /// Whether a tool call has begun.
+    pub(super) fn called(&self) -> bool {
+        !self.said.tool_calls.is_empty()
+    }
+
+    /// What was said to the user.
+    pub(super) fn content(&self) -> &str {
+        &self.said.content
+    }
+
+    /// The steps from what was said to a view of a text that may go on.
+    pub(super) fn advance(&mut self, now: &Message) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let said = &mut self.said;
+        steps.extend(append(&mut said.reasoning, &now.reasoning).map(Step::Reasoning));
+        steps.extend(append(&mut said.content, &now.content).map(Step::Text));
+        for (index, call) in now.tool_calls.iter().enumerate() {
+            if index == said.tool_calls.len() {
+                // A name may grow; once there are arguments, or another call, it is complete.
+                if call.arguments.is_empty() && index + 1 == now.tool_calls.len() {
+                    break;
+                }
+                steps.push(begin(&mut said.tool_calls, call));
+            }
+            let begun = &mut said.tool_calls[index];
+            if begun.name == call.name {
+                let more = append(&mut begun.arguments, &call.arguments);
+                steps.extend(more.map(|text| Step::Arguments { index, text }));
+            }
+        }
+        steps
+    }
+
+    /// The steps to the last view.
+    ///
+    /// # Errors
+    ///
+    /// When a call that was begun is not in it, or not so: half a wrong call must not be taken for a right one.
+    pub(super) fn finish(&mut self, mut now: Message) -> Result<Vec<Step>, Fault> {
+        for call in &mut now.tool_calls {
+            // Clients read the arguments as JSON, also where a function takes none.
+            if call.arguments.is_empty() {
+                "{}".clone_into(&mut call.arguments);
+            }
+        }
+        let steps = self.advance(&now);
+        let said = &self.said.tool_calls;
+        if said.len() != now.tool_calls.len()
+            || !said.iter().zip(&now.tool_calls).all(|(a, b)| same(a, b))
+        {
+            return Err(Fault::internal(
+                "the model's call of a tool read otherwise in the end than it began; ask again, or without a stream",
+            ));
+        }
+        Ok(steps)
+    }
+}
+
+/// Lengthens `said` to `now` if that continues it; what was added.
+fn append(said: &mut String, now: &str) -> Option<String> {
+    let more = now.strip_prefix(said.as_str())?;
+    said.push_str(more);
+    (!more.is_empty()).then(|| more.to_owned())
+}
+
+fn begin(calls: &mut Vec<ToolCall>, call: &ToolCall) -> Step {
+    let id = match call.id.as_str() {
+        "" => format!("call_{:032x}", rand::random::<u128>()),
+        id => id.to_owned(),
+    };
+    let index = calls.len();
+    calls.push(ToolCall {
+        id: id.clone(),
+        name: call.name.clone(),
+        arguments: String::new(),
+    });
+    let name = call.name.clone();
+    Step::Call { index, id, name }
+}
+
+fn same(said: &ToolCall, now: &ToolCall) -> bool {
+    let json = |text: &str| serde_json::from_str::<Value>(text).ok();
+    said.name == now.name
+        && (said.arguments == now.arguments
+            || json(&said.arguments).is_some_and(|said| Some(said) == json(&now.arguments)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(reasoning: &str, content: &str, calls: &[(&str, &str)]) -> Message {
+        let call = |(name, arguments): &(&str, &str)| ToolCall {
+            id: format!("id-{name}"),
+            name: (*name).into(),
+            arguments: (*arguments).into(),
+        };
+        Message {
+            content: content.into(),
+            reasoning: reasoning.into(),
+            tool_calls: calls.iter().map(call).collect(),
+        }
+    }
+
+    /// Steps in short: `r:`, `t:`, `c0:name`, `a0:`.
+    fn short(steps: Vec<Step>) -> Vec<String> {
+        let one = |step| match step {
+            Step::Reasoning(text) => format!("r:{text}"),
+            Step::Text(text) => format!("t:{text}"),
+            Step::Call { index, name, .. } => format!("c{index}:{name}"),
+            Step::Arguments { index, text } => format!("a{index}:{text}"),
+            Step::End { .. } => unreachable!("a reading does not end an answer"),
+        };
+        steps.into_iter().map(one).collect()
+    }
+
+    #[test]
+    fn only_what_is_new_is_said() {
+        let mut reading = Reading::default();
+        for (now, expected) in [
+            (view("", "", &[]), vec![]),
+            (view("th", "", &[]), vec!["r:th"]),
+            (view("think", "so", &[]), vec!["r:ink", "t:so"]),
+            (view("think", "so", &[("get", "")]), vec![]),
+            (
+                view("think", "so", &[("get_x", "{")]),
+                vec!["c0:get_x", "a0:{"],
+            ),
+            (
+                view("think", "so", &[("get_x", "{}"), ("b", "")]),
+                vec!["a0:}"],
+            ),
+        ] {
+            assert_eq!(short(reading.advance(&now)), expected);
+        }
+        let last = view("think", "so", &[("get_x", "{}"), ("b", "")]);
+        assert_eq!(short(reading.finish(last).unwrap()), ["c1:b", "a1:{}"]);
+        assert!(reading.called());
+    }
+
+    #[test]
+    fn a_view_that_shrinks_or_turns_is_waited_out() {
+        let mut reading = Reading::default();
+        assert_eq!(short(reading.advance(&view("", "a<to", &[]))), ["t:a<to"]);
+        for held in ["a", "ab", ""] {
+            assert!(reading.advance(&view("", held, &[])).is_empty(), "{held}");
+        }
+        assert_eq!(short(reading.advance(&view("", "a<tom", &[]))), ["t:m"]);
+        assert!(reading.finish(view("", "a", &[])).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_call_that_ends_otherwise_than_it_began_is_an_error() {
+        let begun = view("", "", &[("f", "{\"a\": 1}")]);
+        for (last, fine) in [
+            (view("", "", &[("f", "{\"a\": 1}")]), true),
+            (view("", "", &[("f", "{\"a\":1}")]), true),
+            (view("", "", &[("f", "{\"a\":2}")]), false),
+            (view("", "", &[("g", "{\"a\": 1}")]), false),
+            (view("", "f", &[]), false),
+        ] {
+            let mut reading = Reading::default();
+            reading.advance(&begun);
+            assert_eq!(reading.finish(last).is_ok(), fine);
+        }
+    }
+
+    #[test]
+    fn calls_without_an_id_get_one() {
+        let mut nameless = view("", "", &[("f", "{}")]);
+        nameless.tool_calls[0].id = String::new();
+        let steps = Reading::default().finish(nameless).unwrap();
+        let Step::Call { id, .. } = &steps[0] else {
+            panic!("{steps:?}")
+        };
+        assert!(id.starts_with("call_") && id.len() > 20, "{id}");
+    }
+}
