@@ -237,6 +237,12 @@ impl Parts {
         self.sequences.len()
     }
 
+    /// Whether a session is open.
+    #[must_use]
+    pub fn has(&self, session: SessionId) -> bool {
+        self.sequences.contains_key(&session)
+    }
+
     /// Threads of the pool.
     #[must_use]
     pub fn threads_max(&self) -> u32 {

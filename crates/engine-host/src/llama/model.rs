@@ -193,13 +193,23 @@ impl Model {
     /// The bytes of a token's text; empty for control tokens.
     #[must_use]
     pub fn piece(&self, token: i32) -> Vec<u8> {
+        self.text(token, false)
+    }
+
+    /// The bytes of a token's text, or a control token's name.
+    #[must_use]
+    pub fn name(&self, token: i32) -> Vec<u8> {
+        self.text(token, true)
+    }
+
+    fn text(&self, token: i32, control: bool) -> Vec<u8> {
         let mut buffer = vec![0u8; 64];
         loop {
             let room = buffer.len() as i32;
             // SAFETY: writes at most `room` bytes.
             let count = unsafe {
                 let out = buffer.as_mut_ptr().cast();
-                sys::llama_token_to_piece(self.vocab(), token, out, room, 0, false)
+                sys::llama_token_to_piece(self.vocab(), token, out, room, 0, control)
             };
             match usize::try_from(count) {
                 Ok(count) => {
