@@ -13,6 +13,8 @@ const LARK_BYTES_MAX: usize = 64 << 10;
 /// The most opening brackets in one: each may be nested in the one before.
 const LARK_BRACKETS_MAX: usize = 4_096;
 
+/// Ways in which a grammar may go on behind a byte.
+const ITEMS_MAX: usize = 5_000;
 /// Symbols of a compiled grammar.
 const SYMBOLS_MAX: usize = 250_000;
 /// States of a grammar's lexer, of one to two kilobytes each.
@@ -26,6 +28,9 @@ const MASK_ITEMS_MAX: usize = 50_000;
 /// Between two words of JSON: nothing, a space, or one new line with its indentation. Whoever may write more blanks may do
 /// so for ever.
 const JSON_BLANK: &str = r" |\n[ \t]{0,20}";
+
+/// The longest account of what is wrong, in characters; it may quote what it is about.
+const WHY_CHARS_MAX: usize = 400;
 
 /// Why a grammar is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +85,16 @@ pub(super) struct Vocabulary {
 }
 
 impl Vocabulary {
+    /// Every byte as a token of its own, then these words, then one that ends the reply.
+    #[cfg(test)]
+    pub(super) fn of_bytes(words: &[&str]) -> Self {
+        let bytes = (0..=u8::MAX).map(|byte| vec![byte]);
+        let words = words.iter().map(|word| word.as_bytes().to_vec());
+        let words: Vec<Vec<u8>> = bytes.chain(words).chain([b"\xff<end>".to_vec()]).collect();
+        let ends = vec![words.len() as u32 - 1];
+        Self { words, ends }
+    }
+
     /// Reads a model's.
     pub(super) fn of(model: &Model) -> Result<Self, GrammarError> {
         let tokens = 0..model.vocabulary();
@@ -127,6 +142,7 @@ impl Compiler {
         let mut factory = factory;
         factory.quiet();
         let limits = factory.limits_mut();
+        limits.max_items_in_row = ITEMS_MAX;
         limits.max_grammar_size = SYMBOLS_MAX;
         limits.max_lexer_states = LEXER_STATES_MAX;
         limits.initial_lexer_fuel = COMPILE_FUEL;
@@ -149,10 +165,15 @@ impl Compiler {
         if let Some(why) = matcher.get_error().or(matcher.grammar_warnings().pop()) {
             return Err(refuse(plain(&why)));
         }
-        Ok(Beginning {
+        let beginning = Beginning {
             matcher,
             vocabulary: self.vocabulary,
-        })
+        };
+        // What the first mask finds out of the grammar is kept for all later ones.
+        match beginning.begin().matcher.compute_mask_or_eos() {
+            Ok(_) => Ok(beginning),
+            Err(_) => Err(refuse("no text fits it".to_owned())),
+        }
     }
 }
 
@@ -187,17 +208,43 @@ fn parse(grammar: &Grammar) -> Result<(TopLevelGrammar, Refuse), GrammarError> {
     }
 }
 
-/// The compiler's words without its state and stack, and with ours where its own tell of options that nobody here has.
+/// What the compiler says of things that nobody here can change, and what we say instead.
+const OURS: [(&str, &str); 4] = [
+    (
+        "oneOf constraints are not supported",
+        "oneOf is taken only where at most one of its schemas can match, such as different types or texts",
+    ),
+    (
+        "Only absolute $ref",
+        "a $ref is taken only within the schema, beginning with #/",
+    ),
+    (
+        "fuel",
+        "its patterns, lengths or alternatives are too many for each other",
+    ),
+    (
+        "Unable to determine if",
+        "its patterns are too much for each other",
+    ),
+];
+
+/// The compiler's words without its state and stack, not too many of them.
 fn plain(error: &str) -> String {
+    if let Some((_, ours)) = OURS.iter().find(|(theirs, _)| error.contains(theirs)) {
+        return (*ours).to_owned();
+    }
     let cut = ["\n<state>", "\n<non-verbose/>", "\n<backtrace>"];
     let end = cut.iter().filter_map(|mark| error.find(mark)).min();
     let why = error[..end.unwrap_or(error.len())].trim();
-    if why.contains("oneOf constraints are not supported") {
-        return "oneOf is taken only where at most one of its schemas can match, such as different types or constants; \
-                anyOf is taken always"
-            .to_owned();
+    let why = why.replace("Unimplemented keys:", "these keywords are not supported:");
+    // Both ends tell something; what is quoted between them may be long.
+    let chars = why.chars().count();
+    if chars <= WHY_CHARS_MAX {
+        return why;
     }
-    why.replace("Unimplemented keys:", "these keywords are not supported:")
+    let begin: String = why.chars().take(WHY_CHARS_MAX / 2).collect();
+    let end: String = why.chars().skip(chars - WHY_CHARS_MAX / 2).collect();
+    format!("{begin} … {end}")
 }
 
 /// A place for a grammar, filled by whoever compiles it.

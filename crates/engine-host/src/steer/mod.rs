@@ -24,10 +24,12 @@ mod grammar;
 mod logprobs;
 mod schema;
 mod session;
+#[cfg(test)]
+mod tests;
 mod workshop;
 
 use crate::llama::Model;
-use grammar::GrammarError;
+use grammar::{GrammarError, Vocabulary};
 use proto::host::{FailCode, Failed, SESSIONS_MAX, Steer};
 use proto::ids::SessionId;
 use proto::model::Sampling;
@@ -35,7 +37,7 @@ pub(crate) use session::Choice;
 use session::Steering;
 use std::collections::HashMap;
 use swarm::sampler::{SampleError, Sampler};
-use workshop::Workshop;
+use workshop::{COMPILE_MAX, Workshop};
 
 /// Called once, from whichever thread knows it, when a [`Steer`] is ready or refused.
 pub(crate) type Settled = Box<dyn FnOnce(Result<(), Failed>) + Send>;
@@ -132,7 +134,7 @@ impl Steers {
             return Err(SteerError::Full);
         }
         if steer.grammar.is_some() && self.workshop.is_none() {
-            self.workshop = Some(Workshop::new(model)?);
+            self.workshop = Some(Workshop::new(Vocabulary::of(model)?, COMPILE_MAX)?);
         }
         Ok(steering)
     }

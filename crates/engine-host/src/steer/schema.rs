@@ -11,10 +11,16 @@ use std::collections::HashMap;
 const TARGETS_MAX: usize = 1_000;
 /// The most levels of nesting, those of every target of a `$ref` added: so deep the compiler may go.
 pub(super) const LEVELS_MAX: usize = 4_096;
-/// The most alternatives where several keywords apply at once: the compiler writes all of their combinations down.
-const ALTERNATIVES_MAX: u64 = 1_024;
-/// The largest schema, in bytes, in which several keywords with alternatives apply at once.
-const COMBINED_BYTES_MAX: usize = 32 << 10;
+/// The most parts of a schema when all combinations of its alternatives are written down, which the compiler does where
+/// several keywords apply at once.
+const SIZE_MAX: u64 = 200_000;
+/// Bytes of text that count as a part.
+const TEXT_BYTES: u64 = 64;
+/// The most properties of one object, or other keys in one place: as many beginnings of a word are told apart in a step.
+const KEYS_MAX: usize = 1_000;
+/// The largest least common multiple of all `multipleOf`, without decimal point and zeros behind: so many remainders are
+/// told apart.
+const MULTIPLE_MAX: u64 = 10_000;
 
 /// Why a schema is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,18 +39,20 @@ pub(crate) enum SchemaError {
         "it is nested {0} levels deep when every $ref is followed; at most {LEVELS_MAX} are; flatten it"
     )]
     Deep(usize),
+    /// Too many keys.
+    #[error("it has {0} properties or definitions in one place; at most {KEYS_MAX} are taken")]
+    Keys(usize),
+    /// A large divisor.
+    #[error(
+        "its multipleOf have the least common multiple {0}, decimal point left out; at most {MULTIPLE_MAX} is taken"
+    )]
+    Multiple(u64),
     /// Too many combinations.
     #[error(
-        "allOf, anyOf, oneOf, enum and $ref beside each other make more than {ALTERNATIVES_MAX} combinations in one \
-         place; write the ones that are meant in one anyOf"
+        "it has {0} parts once anyOf, oneOf, enum and patternProperties are combined with what stands beside them; at \
+         most {SIZE_MAX} are taken; write out only the combinations that are meant"
     )]
-    Combinations,
-    /// Combinations in a large schema.
-    #[error(
-        "it has {0} bytes and combines allOf, anyOf, oneOf, enum or $ref in one place; such schemas may have \
-         {COMBINED_BYTES_MAX} bytes"
-    )]
-    Large(usize),
+    Size(u64),
 }
 
 /// Reads a schema and adds how it is to be compiled: strictly, blanks as the expression `blank` says.
@@ -64,14 +72,18 @@ pub(super) fn prepare(text: &str, blank: &str) -> Result<Value, SchemaError> {
     schema.remove("$schema");
     schema.remove("x-guidance");
     let mut root = Value::Object(schema);
-    check(&root, text.len())?;
+    check(&root)?;
     root["x-guidance"] = json!({ "whitespace_pattern": blank });
     Ok(root)
 }
 
-fn check(root: &Value, bytes: usize) -> Result<(), SchemaError> {
+fn check(root: &Value) -> Result<(), SchemaError> {
     let mut targets = HashMap::new();
-    gather(root, root, &mut targets);
+    let mut multiple = 1;
+    gather(root, root, &mut targets, &mut multiple)?;
+    if multiple > MULTIPLE_MAX {
+        return Err(SchemaError::Multiple(multiple));
+    }
     if targets.len() > TARGETS_MAX {
         return Err(SchemaError::Targets(targets.len()));
     }
@@ -79,34 +91,61 @@ fn check(root: &Value, bytes: usize) -> Result<(), SchemaError> {
     if levels > LEVELS_MAX {
         return Err(SchemaError::Deep(levels));
     }
-    let mut counted = Alternatives {
+    let mut scale = Scale {
         targets,
         known: HashMap::new(),
-        combined: 0,
     };
-    counted.of(root);
-    match counted.combined {
-        0 => Ok(()),
-        combined if combined > ALTERNATIVES_MAX => Err(SchemaError::Combinations),
-        _ if bytes > COMBINED_BYTES_MAX => Err(SchemaError::Large(bytes)),
+    match scale.weigh(root).size {
+        size if size > SIZE_MAX => Err(SchemaError::Size(size)),
         _ => Ok(()),
     }
 }
 
-/// Collects the targets of all references.
-fn gather<'a>(root: &'a Value, value: &'a Value, targets: &mut HashMap<&'a str, &'a Value>) {
+/// Collects the targets of all references, and the least common multiple of all divisors.
+fn gather<'a>(
+    root: &'a Value,
+    value: &'a Value,
+    targets: &mut HashMap<&'a str, &'a Value>,
+    multiple: &mut u64,
+) -> Result<(), SchemaError> {
     match value {
-        Value::Array(items) => items.iter().for_each(|item| gather(root, item, targets)),
+        Value::Array(items) => items
+            .iter()
+            .try_for_each(|item| gather(root, item, targets, multiple)),
+        Value::Object(map) if map.len() > KEYS_MAX => Err(SchemaError::Keys(map.len())),
         Value::Object(map) => {
             if let Some(Value::String(name)) = map.get("$ref")
                 && let Some(target) = target(root, name)
             {
                 targets.insert(name, target);
             }
-            map.values().for_each(|item| gather(root, item, targets));
+            if let Some(Value::Number(divisor)) = map.get("multipleOf") {
+                *multiple = least_common(*multiple, digits(&divisor.to_string()));
+            }
+            map.values()
+                .try_for_each(|item| gather(root, item, targets, multiple))
         }
-        _ => {}
+        _ => Ok(()),
     }
+}
+
+/// A number as JSON writes it, without sign, decimal point, zeros behind and exponent; 1 for 0.
+fn digits(number: &str) -> u64 {
+    let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
+    let digits = mantissa.replace(['-', '.'], "");
+    match digits.trim_end_matches('0').parse() {
+        Ok(digits) => digits,
+        Err(_) if digits.chars().all(|c| c == '0') => 1,
+        Err(_) => u64::MAX,
+    }
+}
+
+fn least_common(a: u64, b: u64) -> u64 {
+    let (mut x, mut y) = (a, b);
+    while y > 0 {
+        (x, y) = (y, x % y);
+    }
+    (a / x.max(1)).saturating_mul(b)
 }
 
 /// What a reference names, as the compiler reads it.
@@ -130,65 +169,122 @@ fn levels(value: &Value) -> usize {
     1 + below.unwrap_or(0)
 }
 
-/// Counts into how many alternatives places of a schema fall.
-struct Alternatives<'a> {
-    targets: HashMap<&'a str, &'a Value>,
-    known: HashMap<&'a str, u64>,
-    /// The most in one place where several keywords multiply theirs; 0 if there is none.
-    combined: u64,
+/// What the compiler makes of a part of a schema, at most.
+#[derive(Debug, Clone, Copy)]
+struct Weight {
+    /// Alternatives that are written down each by itself.
+    alternatives: u64,
+    /// The parts of all of them together.
+    size: u64,
 }
 
-impl<'a> Alternatives<'a> {
-    fn of(&mut self, value: &'a Value) -> u64 {
-        let Value::Object(map) = value else {
-            // Lists of anything else than schemas, too: what is no schema has no such keywords.
-            if let Value::Array(items) = value {
-                items.iter().for_each(|item| {
-                    self.of(item);
-                });
-            }
-            return 1;
-        };
-        let (mut product, mut factors) = (1u64, 0);
-        let mut multiply = |by: u64| {
-            product = product.saturating_mul(by.max(1));
-            factors += 1;
-        };
-        for (keyword, value) in map {
-            match (keyword.as_str(), value) {
-                ("allOf", Value::Array(items)) => {
-                    items.iter().for_each(|item| multiply(self.of(item)))
-                }
-                ("anyOf" | "oneOf", Value::Array(items)) => {
-                    let counts = items.iter().map(|item| self.of(item));
-                    multiply(counts.fold(0, u64::saturating_add));
-                }
-                ("enum", Value::Array(items)) => multiply(items.len() as u64),
-                ("const", _) => multiply(1),
-                ("$ref", Value::String(name)) => multiply(self.of_target(name)),
-                (_, value) => {
-                    self.of(value);
-                }
-            }
+impl Weight {
+    const ONE: Self = Self {
+        alternatives: 1,
+        size: 1,
+    };
+
+    /// Both apply at once: every alternative of one is combined with every one of the other.
+    fn and(self, other: Self) -> Self {
+        let mine = self.size.saturating_mul(other.alternatives);
+        Self {
+            alternatives: self.alternatives.saturating_mul(other.alternatives),
+            size: mine.saturating_add(other.size.saturating_mul(self.alternatives)),
         }
-        if factors > 1 {
-            self.combined = self.combined.max(product);
-        }
-        product
     }
 
-    fn of_target(&mut self, name: &str) -> u64 {
+    /// One of them applies.
+    fn or(self, other: Self) -> Self {
+        Self {
+            alternatives: self.alternatives.saturating_add(other.alternatives),
+            size: self.size.saturating_add(other.size),
+        }
+    }
+}
+
+/// Weighs the parts of a schema.
+struct Scale<'a> {
+    targets: HashMap<&'a str, &'a Value>,
+    known: HashMap<&'a str, Weight>,
+}
+
+impl<'a> Scale<'a> {
+    fn weigh(&mut self, value: &'a Value) -> Weight {
+        match value {
+            Value::Object(map) => self.weigh_object(map),
+            value => Weight {
+                alternatives: 1,
+                size: self.size_of(value),
+            },
+        }
+    }
+
+    /// Of what is no schema, or of several that apply at different places.
+    fn size_of(&mut self, value: &'a Value) -> u64 {
+        match value {
+            Value::String(text) => 1 + text.len() as u64 / TEXT_BYTES,
+            Value::Array(items) => items
+                .iter()
+                .map(|item| self.weigh(item).size)
+                .fold(1, u64::saturating_add),
+            Value::Object(map) => map
+                .values()
+                .map(|item| self.weigh(item).size)
+                .fold(1, u64::saturating_add),
+            _ => 1,
+        }
+    }
+
+    fn weigh_object(&mut self, map: &'a Map<String, Value>) -> Weight {
+        let mut own = 1u64;
+        let mut weight = Weight::ONE;
+        for (keyword, value) in map {
+            let one_of = |weights: &mut dyn Iterator<Item = Weight>| {
+                weights.reduce(Weight::or).unwrap_or(Weight::ONE)
+            };
+            match (keyword.as_str(), value) {
+                ("allOf", Value::Array(items)) => {
+                    weight = items
+                        .iter()
+                        .fold(weight, |all, item| all.and(self.weigh(item)));
+                }
+                ("anyOf" | "oneOf", Value::Array(items)) => {
+                    weight = weight.and(one_of(&mut items.iter().map(|item| self.weigh(item))));
+                }
+                ("enum", Value::Array(items)) => {
+                    weight = weight.and(one_of(&mut items.iter().map(|item| self.weigh(item))));
+                }
+                // By itself it is not followed, but called.
+                ("$ref", Value::String(name)) if map.len() > 1 => {
+                    weight = weight.and(self.weigh_target(name));
+                }
+                ("patternProperties", value) => {
+                    // What a pattern says is copied to each name that fits it.
+                    let names = map.get("properties").and_then(Value::as_object);
+                    let copies = 1 + names.map_or(0, Map::len) as u64;
+                    own = own.saturating_add(self.size_of(value).saturating_mul(copies));
+                }
+                (_, value) => own = own.saturating_add(self.size_of(value)),
+            }
+        }
+        weight.and(Weight {
+            alternatives: 1,
+            size: own,
+        })
+    }
+
+    fn weigh_target(&mut self, name: &str) -> Weight {
         let Some((name, target)) = self.targets.get_key_value(name).map(|(n, t)| (*n, *t)) else {
-            return 1;
+            return Weight::ONE;
         };
-        if let Some(count) = self.known.get(name) {
-            return *count;
+        if let Some(weight) = self.known.get(name) {
+            return *weight;
         }
         // A circle is not followed twice.
-        self.known.insert(name, 1);
-        let count = self.of(target);
-        self.known.insert(name, count);
-        count
+        self.known.insert(name, Weight::ONE);
+        let weight = self.weigh(target);
+        self.known.insert(name, weight);
+        weight
     }
 }
 
@@ -241,13 +337,13 @@ mod tests {
     #[test]
     fn chains_of_references_are_counted() {
         let chain = |length: usize| {
-            let mut defs = Map::new();
+            let mut defs = Vec::new();
             for i in 0..length {
                 let next =
                     json!({"properties": {"a": {"items": {"$ref": format!("#/$defs/{}", i + 1)}}}});
-                defs.insert(i.to_string(), next);
+                defs.push(next);
             }
-            defs.insert(length.to_string(), json!({"type": "null"}));
+            defs.push(json!({"type": "null"}));
             json!({"$defs": defs, "$ref": "#/$defs/0"})
         };
         check(&chain(900), "");
@@ -265,21 +361,57 @@ mod tests {
     }
 
     #[test]
+    fn keys_and_divisors_are_counted() {
+        let keys = |count: usize| {
+            let keys = (0..count).map(|i| (format!("p{i}"), json!({})));
+            json!({"properties": Map::from_iter(keys)})
+        };
+        check(&keys(KEYS_MAX), "");
+        check(&keys(KEYS_MAX + 1), "1001 properties");
+        let divisors = |divisors: &[f64]| {
+            let items = divisors.iter().map(|by| json!({ "multipleOf": by }));
+            json!({"prefixItems": items.collect::<Vec<_>>()})
+        };
+        check(&divisors(&[0.01, 5.0, 2.5, 100.0, 0.0, -4.0, 1e21]), "");
+        check(&divisors(&[9_973.0]), "");
+        check(&divisors(&[10_001.0]), "10001");
+        check(&divisors(&[97.0, 101.0, 2.0]), "19594");
+        check(&divisors(&[0.123_456_789]), "123456789");
+    }
+
+    #[test]
     fn combinations_are_counted() {
         let both = json!({"anyOf": [{"minLength": 1}, {"maxLength": 9}]});
         let all = |count: usize| json!({"allOf": vec![both.clone(); count]});
         check(&all(10), "");
-        check(&all(11), "combinations");
+        check(&all(20), "parts once");
         // Through a reference, and beside another keyword.
-        let through = json!({"$defs": {"a": all(6)}, "allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}]});
-        check(&through, "combinations");
-        let words: Vec<String> = (0..5_000).map(|i| format!("word {i}")).collect();
+        let through = |count: usize| {
+            let part = json!({"$ref": "#/$defs/0", "minLength": 1});
+            json!({"$defs": [all(count)], "allOf": [part, part]})
+        };
+        check(&through(4), "");
+        check(&through(10), "parts once");
+        let words: Vec<String> = (0..20_000).map(|i| format!("word {i}")).collect();
         check(&json!({"type": "string", "enum": words}), "");
-        check(&json!({"enum": words, "anyOf": [{}]}), "combinations");
-        let text = "x".repeat(COMBINED_BYTES_MAX);
-        check(&json!({"const": text}), "");
-        check(&json!({"const": text, "enum": [text]}), "bytes");
+        check(
+            &json!({"enum": words, "const": "x".repeat(4_000)}),
+            "parts once",
+        );
+        // Each level doubles the one below, though none has more than two alternatives.
+        let doubled =
+            |levels: usize, by: fn(Value) -> Value| (0..levels).fold(json!({}), |v, _| by(v));
+        let beside =
+            |v| json!({"properties": {"a": v}, "anyOf": [{"title": "a"}, {"minProperties": 1}]});
+        check(&doubled(10, beside), "");
+        check(&doubled(30, beside), "parts once");
+        let copied = |v| json!({"properties": {"ab": {}}, "patternProperties": {"^a": v}});
+        check(&doubled(10, copied), "");
+        check(&doubled(30, copied), "parts once");
         // A schema that holds itself ends.
-        check(&json!({"properties": {"next": {"$ref": "#"}}}), "");
+        check(
+            &json!({"properties": {"next": {"$ref": "#"}}, "anyOf": [{"$ref": "#", "title": "a"}]}),
+            "",
+        );
     }
 }

@@ -6,7 +6,6 @@
 use super::Settled;
 use super::grammar::{Compiled, Compiler, GrammarError, Vocabulary};
 use super::schema::LEVELS_MAX;
-use crate::llama::Model;
 use crate::steer::SteerError;
 use proto::host::{Failed, Grammar, SESSIONS_MAX};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -15,7 +14,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 /// How long compiling may take; schemas of this size take milliseconds.
-const COMPILE_MAX: Duration = Duration::from_secs(10);
+pub(super) const COMPILE_MAX: Duration = Duration::from_secs(10);
 /// Threads that may run on behind that time.
 const STUCK_MAX: usize = 2;
 /// Stack for one level of a schema, in bytes; the compiler was seen to use a quarter of it.
@@ -36,11 +35,11 @@ pub(super) struct Workshop {
 }
 
 impl Workshop {
-    /// Opens one for a model's vocabulary.
-    pub(super) fn new(model: &Model) -> Result<Self, GrammarError> {
-        let vocabulary = Arc::new(Vocabulary::of(model)?);
+    /// Opens one for a model's vocabulary, that gives up on what takes longer than its patience.
+    pub(super) fn new(vocabulary: Vocabulary, patience: Duration) -> Result<Self, GrammarError> {
+        let vocabulary = Arc::new(vocabulary);
         let (orders, ordered) = sync_channel(SESSIONS_MAX as usize);
-        let work = move || work(&ordered, &vocabulary);
+        let work = move || work(&ordered, &vocabulary, patience);
         let thread = Builder::new().name("grammars".to_owned()).spawn(work);
         thread.map_err(|_| GrammarError::Broken)?;
         Ok(Self { orders })
@@ -70,7 +69,7 @@ impl Order {
     }
 }
 
-fn work(ordered: &Receiver<Order>, vocabulary: &Arc<Vocabulary>) {
+fn work(ordered: &Receiver<Order>, vocabulary: &Arc<Vocabulary>, patience: Duration) {
     let compiler: Arc<OnceLock<Result<Compiler, GrammarError>>> = Arc::default();
     let mut stuck: Vec<JoinHandle<()>> = Vec::new();
     while let Ok(order) = ordered.recv() {
@@ -92,11 +91,11 @@ fn work(ordered: &Receiver<Order>, vocabulary: &Arc<Vocabulary>) {
             .name("grammar".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(compile);
-        let result = match result.recv_timeout(COMPILE_MAX) {
+        let result = match result.recv_timeout(patience) {
             Ok(result) => result,
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
                 stuck.extend(thread);
-                Err(GrammarError::Slow(COMPILE_MAX.as_secs()))
+                Err(GrammarError::Slow(patience.as_secs()))
             }
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(GrammarError::Broken),
         };
