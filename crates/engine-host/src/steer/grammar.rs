@@ -317,6 +317,10 @@ impl Guide {
 
     /// Goes on behind a token that may be next.
     pub(super) fn accept(&mut self, token: i32) -> Result<(), GuideError> {
+        // Behind what is complete comes nothing but an end, and the compiler takes no more.
+        if self.matcher.is_stopped() && self.matcher.stop_reason().is_ok() {
+            return Ok(());
+        }
         self.matcher.consume_token(token as u32).map_err(gave_up)
     }
 }
