@@ -21,6 +21,7 @@
 //! [`proto::host::LoadSpec`] and the pipe. On Linux the kernel keeps it so from the load on.
 
 pub mod adapters;
+pub mod chat;
 mod draft;
 mod engine;
 pub mod extent;

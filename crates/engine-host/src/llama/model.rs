@@ -35,6 +35,12 @@ pub struct Model {
     raw: NonNull<sys::llama_model>,
 }
 
+// SAFETY: nothing here changes a loaded model, and llama.cpp's functions that take it as constant, or its vocabulary, only
+// read it. Contexts and adapters, which write beside what these functions read, stay on one thread.
+unsafe impl Send for Model {}
+// SAFETY: as above.
+unsafe impl Sync for Model {}
+
 impl Model {
     /// Loads a model from its file, or from the splits of one in their order.
     ///
@@ -70,11 +76,11 @@ impl Model {
             .ok_or_else(|| fault(take_errors()))
     }
 
-    pub(super) fn raw(&self) -> *mut sys::llama_model {
+    pub(crate) fn raw(&self) -> *mut sys::llama_model {
         self.raw.as_ptr()
     }
 
-    fn vocab(&self) -> *const sys::llama_vocab {
+    pub(crate) fn vocab(&self) -> *const sys::llama_vocab {
         // SAFETY: the model is loaded; the vocabulary lives as long as it.
         unsafe { sys::llama_model_get_vocab(self.raw()) }
     }
