@@ -11,6 +11,7 @@ use proto::ids::{Hash, ShareScope};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The types in which an adapter's matrices may be.
 const TYPES: [&str; 4] = ["f32", "f16", "bf16", "q8_0"];
@@ -123,7 +124,7 @@ impl Shelf {
     /// # Errors
     ///
     /// [`AdapterError`]; nothing has changed then.
-    pub fn load(&mut self, model: Rc<Model>, what: LoadAdapter) -> Result<(), AdapterError> {
+    pub fn load(&mut self, model: Arc<Model>, what: LoadAdapter) -> Result<(), AdapterError> {
         let LoadAdapter { name, file } = what;
         let dir = self.dir.as_ref().ok_or(AdapterError::NoDirectory)?;
         if name.is_empty() || name.len() > ADAPTER_NAME_BYTES_MAX {

@@ -6,9 +6,11 @@ use crate::llama::{Input, StepError, TextError, Wanted};
 use crate::parts::{Parts, SessionSlice};
 use crate::sandbox::{self, Sealed};
 use crate::schedule::{Pending, StepSize};
+use crate::steer::{Settled, Steers};
 use crate::threads::Threads;
 use proto::host::{
-    Answer, Draw, Drawn, FailCode, Failed, LoadSpec, Loaded, Output, Prompt, Role, Run,
+    Answer, Draw, Drawn, FailCode, Failed, LoadSpec, Loaded, Logprobs, Output, Probable, Prompt,
+    Role, Run, Steer,
 };
 use proto::host::{EMBED_TEXTS_MAX, Stats, Task};
 use proto::ids::SessionId;
@@ -37,6 +39,7 @@ pub(crate) struct Engine {
     /// Rows a second of chunks, as measured.
     chunk_rate: Option<f64>,
     drafting: HashMap<SessionId, Drafting>,
+    steers: Steers,
 }
 
 /// What a run's step brought.
@@ -70,6 +73,7 @@ impl Engine {
             lanes: spec.lanes.max(1),
             chunk_rate: None,
             drafting: HashMap::new(),
+            steers: Steers::default(),
         };
         Ok((engine, loaded))
     }
@@ -100,7 +104,7 @@ impl Engine {
                 .map(Answer::Tokens)
                 .map_err(text),
             Task::Render(conversation) => self.render(&conversation),
-            Task::Read(_) | Task::Steer(_) | Task::Detokenize(_) => Err(Failed {
+            Task::Read(_) | Task::Detokenize(_) => Err(Failed {
                 code: FailCode::Unsupported,
                 detail: "not yet".into(),
             }),
@@ -124,10 +128,16 @@ impl Engine {
                 waiting: waiting as u32,
                 ..self.stats
             })),
-            Task::Load(_) | Task::Run(_) | Task::Drop(_) | Task::Embed(_) => {
+            Task::Load(_) | Task::Run(_) | Task::Drop(_) | Task::Embed(_) | Task::Steer(_) => {
                 Err(bad_call("handled elsewhere"))
             }
         }
+    }
+
+    /// Steers a session; `settled` learns when it may run.
+    pub(crate) fn steer(&mut self, steer: Steer, settled: Settled) {
+        let begun = self.parts.has(steer.session);
+        self.steers.set(steer, begun, self.parts.model(), settled);
     }
 
     fn render(&self, conversation: &str) -> Result<Answer, Failed> {
@@ -154,6 +164,7 @@ impl Engine {
 
     /// Checks a run's shape; returns its number of rows and its activations.
     pub(crate) fn check(&self, run: &Run, payload: &[u8]) -> Result<(usize, Vec<f32>), Failed> {
+        self.steers.check(run.session)?;
         let values = packet::f32_from_bytes(payload)
             .ok_or_else(|| bad_call("the payload is not a number of f32 values"))?;
         if run.role != Role::Whole && !run.adapters.is_empty() {
@@ -320,12 +331,18 @@ impl Engine {
             session, position, ..
         } = pending.run;
         if position == 0 || self.parts.trim(session, position).is_err() {
-            self.close(session);
+            self.leave(session);
         }
     }
 
     /// Forgets a session.
     pub(crate) fn close(&mut self, session: SessionId) {
+        self.leave(session);
+        self.steers.forget(session);
+    }
+
+    /// Frees a session's caches. What steers it stays: it must not begin again without.
+    fn leave(&mut self, session: SessionId) {
         self.drafting.remove(&session);
         self.parts.close(session);
     }
@@ -335,8 +352,8 @@ impl Engine {
         let mut outcomes: Vec<(Outcome, Draw)> = drawing
             .into_iter()
             .map(|(mut pending, draw)| {
-                let logits = std::mem::take(&mut pending.out);
-                let drawn = self.drawn(&pending, &draw, &logits, took);
+                let mut logits = std::mem::take(&mut pending.out);
+                let drawn = self.drawn(&pending, &draw, &mut logits, took);
                 let head = Vec::new();
                 (
                     Outcome {
@@ -357,15 +374,23 @@ impl Engine {
         &mut self,
         pending: &Pending,
         draw: &Draw,
-        logits: &[f32],
+        logits: &mut [f32],
         took: Duration,
     ) -> Result<Vec<Drawn>, Failed> {
         let guesses = pending.guesses();
         let mut drawn = Vec::with_capacity(guesses.len() + 1);
         let first = pending.run.position + pending.rows as u32;
         let length = logits.len() / (guesses.len() + 1);
-        for (at, row) in logits.chunks(length.max(1)).enumerate() {
-            let token = self.token(row, draw, first + at as u32)?;
+        for (at, row) in logits.chunks_mut(length.max(1)).enumerate() {
+            let token = match self.token(pending.run.session, row, draw, first + at as u32) {
+                Ok(token) => token,
+                // It fails again, and says so, when its turn comes without guesses before it.
+                Err(_) if at > 0 => break,
+                Err(failed) => {
+                    self.settle(pending, 1, took)?;
+                    return Err(failed);
+                }
+            };
             let right = !token.end && guesses.get(at) == Some(&token.token);
             drawn.push(token);
             if !right {
@@ -396,21 +421,36 @@ impl Engine {
         Ok(())
     }
 
-    fn token(&mut self, logits: &[f32], draw: &Draw, position: u32) -> Result<Drawn, Failed> {
-        let token = self
-            .sampler
-            .sample(logits, &draw.sampling, position)
-            .map_err(|error| Failed {
-                code: FailCode::Compute,
-                detail: error.to_string(),
-            })?;
+    fn token(
+        &mut self,
+        session: SessionId,
+        logits: &mut [f32],
+        draw: &Draw,
+        position: u32,
+    ) -> Result<Drawn, Failed> {
+        let choice =
+            self.steers
+                .choose(session, &mut self.sampler, logits, &draw.sampling, position)?;
         let model = self.parts.model();
+        let token = choice.token;
+        let probable = |(token, logprob)| Probable {
+            token,
+            piece: model.name(token),
+            logprob,
+        };
         Ok(Drawn {
             token,
             position,
-            piece: model.piece(token),
+            piece: if choice.show_control {
+                model.name(token)
+            } else {
+                model.piece(token)
+            },
             end: model.ends(token),
-            logprobs: None,
+            logprobs: choice.logprobs.map(|(drawn, top)| {
+                let top = top.into_iter().map(probable).collect();
+                Box::new(Logprobs { drawn, top })
+            }),
         })
     }
 

@@ -8,7 +8,8 @@
 //!
 //! One thread does everything but ggml's own workers' part. Between steps it takes what calls have come ([`pipe`]), gathers runs
 //! that fit into one step ([`schedule`]), computes the step ([`engine`], over [`parts`] and the safe wrappers in [`llama`]) and
-//! writes the replies ([`serve`]). So there are no locks, and no wake-up of another thread between a call and its computation.
+//! writes the replies ([`serve`]). So there is no wake-up of another thread between a call and its computation.
+//! Only grammars are compiled beside it ([`steer`]), by a thread that answers its calls itself.
 //! What earlier prompts left in the caches is used again ([`prefix`]), and a session that decodes alone guesses ahead ([`draft`]).
 //! How much is set up is worked out in [`extent`]; LoRA adapters come and go in [`adapters`].
 //!
@@ -20,6 +21,7 @@
 //! [`proto::host::LoadSpec`] and the pipe. On Linux the kernel keeps it so from the load on.
 
 pub mod adapters;
+pub mod chat;
 mod draft;
 mod engine;
 pub mod extent;
@@ -31,6 +33,7 @@ mod prefix;
 pub mod sandbox;
 mod schedule;
 mod serve;
+mod steer;
 mod threads;
 
 pub use serve::run;

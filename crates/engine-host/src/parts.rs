@@ -14,6 +14,7 @@ use proto::ids::{SessionId, ShareScope};
 use proto::model::Numerics;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The most rows of one step.
 pub const STEP_ROWS_MAX: u32 = 2048;
@@ -139,7 +140,7 @@ impl Parts {
         let models = spec
             .parts
             .iter()
-            .map(|part| Model::load(&part.files).map(Rc::new))
+            .map(|part| Model::load(&part.files).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         let extent = Extent::of(spec, models.iter().map(AsRef::as_ref))?;
         let (positions_max, sessions_max) = (extent.positions, extent.sessions);
@@ -219,6 +220,12 @@ impl Parts {
         self.parts[0].context.model()
     }
 
+    /// The same, to keep.
+    #[must_use]
+    pub fn shared_model(&self) -> Arc<Model> {
+        self.parts[0].context.shared_model()
+    }
+
     /// Positions of each session.
     #[must_use]
     pub fn positions_max(&self) -> u32 {
@@ -235,6 +242,12 @@ impl Parts {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.sequences.len()
+    }
+
+    /// Whether a session is open.
+    #[must_use]
+    pub fn has(&self, session: SessionId) -> bool {
+        self.sequences.contains_key(&session)
     }
 
     /// Threads of the pool.

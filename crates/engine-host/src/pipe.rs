@@ -7,6 +7,7 @@ use proto::packet::{self, PREFIX_BYTES, Prefix};
 use std::io::{self, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How much is read from the pipe at once, in bytes.
 const READ_BYTES: usize = 64 << 10;
@@ -69,14 +70,15 @@ pub(crate) enum ReadError {
     Decode(#[from] DecodeError),
 }
 
-/// Writes replies. When the node is gone, writing fails and the process ends.
-#[derive(Debug)]
+/// Writes replies, from any thread. When the node is gone, writing fails and the process ends.
+#[derive(Debug, Clone)]
 pub(crate) struct Replies {
-    stream: UnixStream,
+    stream: Arc<Mutex<UnixStream>>,
 }
 
 impl Replies {
     pub(crate) fn new(stream: UnixStream) -> Self {
+        let stream = Arc::new(Mutex::new(stream));
         Self { stream }
     }
 
@@ -90,6 +92,8 @@ impl Replies {
     ) -> io::Result<()> {
         let mut bytes = packet::head(&Reply { id, more, answer }, size_of_val(values));
         bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-        self.stream.write_all(&bytes)
+        // A thread that panicked while it wrote has ended the pipe: that shows when it is used.
+        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        stream.write_all(&bytes)
     }
 }

@@ -8,7 +8,9 @@ use crate::parts::{PartsError, SessionError};
 use crate::pipe::{Calls, ReadError, Received, Replies};
 use crate::sandbox::SealError;
 use crate::schedule::{Pending, Schedule};
-use proto::host::{Answer, Call, Draw, Drawn, FailCode, Failed, LoadSpec, Output, Role, Run, Task};
+use proto::host::{
+    Answer, Call, Draw, Drawn, FailCode, Failed, LoadSpec, Output, Role, Run, Steer, Task,
+};
 use proto::ids::SessionId;
 use std::collections::VecDeque;
 use std::io;
@@ -198,12 +200,28 @@ impl Host {
             Task::Run(run) => return self.queue(id, run, &payload),
             Task::Embed(texts) => return self.queue_embedding(id, texts),
             Task::Drop(session) => return self.close(id, session),
+            Task::Steer(steer) => return self.steer(id, steer),
             task => match &mut self.engine {
                 Some(engine) => engine.answer(task, self.schedule.len()),
                 None => Err(bad_call("nothing is loaded")),
             },
         };
         self.reply(id, answer.unwrap_or_else(Answer::Failed))
+    }
+
+    /// Steers a session; the answer may come later, from another thread.
+    fn steer(&mut self, id: u64, steer: Steer) -> io::Result<()> {
+        let Some(engine) = &mut self.engine else {
+            return self.reply(id, Answer::Failed(bad_call("nothing is loaded")));
+        };
+        let mut replies = self.replies.clone();
+        let settled = move |settled: Result<(), Failed>| {
+            let answer = settled.map_or_else(Answer::Failed, |()| Answer::Done);
+            // That the pipe is broken, the main loop finds out by itself.
+            let _ = replies.send(id, false, answer, &[]);
+        };
+        engine.steer(steer, Box::new(settled));
+        Ok(())
     }
 
     fn load(&mut self, spec: &LoadSpec) -> Result<Answer, Failed> {

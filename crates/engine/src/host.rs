@@ -5,8 +5,8 @@ use crate::outbox::{CALLS_WAITING_MAX, DROPS_WAITING_MAX, Outbox};
 use bytes::Bytes;
 use proto::codec;
 use proto::host::{
-    Answer, Call, LoadAdapter, LoadSpec, Loaded, Output, Prompt, Reply, Run, Stats, Task, Tokenize,
-    Trim,
+    Answer, Call, LoadAdapter, LoadSpec, Loaded, Output, Prompt, Reply, Run, Stats, Steer, Task,
+    Tokenize, Trim,
 };
 use proto::ids::SessionId;
 use proto::packet::{self, PREFIX_BYTES, Prefix};
@@ -179,6 +179,15 @@ impl Host {
             _ => 1,
         };
         self.call(Task::Run(run), payload, answers)
+    }
+
+    /// Says how the tokens of a session are chosen, before its first run; it may run once this has returned.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Failed`] with words for people when a grammar, schema or value is refused; the session does not run then.
+    pub async fn steer(&self, steer: Steer) -> Result<(), EngineError> {
+        self.done(Task::Steer(steer)).await
     }
 
     /// Cuts a session's caches back; returns once the call is queued, behind all that were made before.

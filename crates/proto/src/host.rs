@@ -189,13 +189,23 @@ pub struct Gbnf {
     /// The rules.
     #[n(0)]
     pub rules: String,
-    /// Regular expressions; empty binds the reply from its beginning, else it is free until one of them matches all of
-    /// it, and bound from the first capture on.
+    /// ECMAScript regular expressions. Without any, and without [`Self::trigger_tokens`], the reply is bound from its
+    /// beginning; else it is free until one of them is found in it, and bound from the first capture on (without a
+    /// capture, from the match on).
     #[n(1)]
     pub triggers: Vec<String>,
     /// Tokens from which on the reply is bound, as further triggers.
     #[n(2)]
     pub trigger_tokens: Vec<i32>,
+    /// What the prompt ends with and the rules begin with.
+    #[n(3)]
+    pub prefix: String,
+    /// What begins reasoning, in which triggers count for nothing; empty where there is none.
+    #[n(4)]
+    pub thinking_start: String,
+    /// What ends it.
+    #[n(5)]
+    pub thinking_ends: Vec<String>,
 }
 
 /// Load an adapter.

@@ -5,7 +5,7 @@
 //! The truth of a request lives at its coordinator, and part of it is the sampler: whoever knows the seed and a position
 //! can repeat the draw, on any machine. So there is no state that advances from token to token; the random number of a
 //! position is word 0 of the ChaCha8 stream whose key holds the seed and whose stream number is the position
-//! ([`number`]). And no step depends on the platform's mathematics library or on the order of a sum: `e^x` is computed
+//! ([`number`]); word 1 is there for a second draw at the same position. And no step depends on the platform's mathematics library or on the order of a sum: `e^x` is computed
 //! here with the four basic operations of IEEE 754, and a token's weight is a whole number of 2⁻⁴⁰ths.
 //!
 //! The order of the settings is fixed:
@@ -74,12 +74,23 @@ pub enum SampleError {
 /// the seed in little-endian order followed by a fixed label.
 #[must_use]
 pub fn number(seed: u64, position: u32) -> u64 {
+    numbers(seed, position).next_u64()
+}
+
+/// The next number of the same stream.
+fn second_number(seed: u64, position: u32) -> u64 {
+    let mut stream = numbers(seed, position);
+    stream.next_u64();
+    stream.next_u64()
+}
+
+fn numbers(seed: u64, position: u32) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..].copy_from_slice(KEY_LABEL);
     let mut stream = ChaCha8Rng::from_seed(key);
     stream.set_stream(u64::from(position));
-    stream.next_u64()
+    stream
 }
 
 /// Draws once. [`Sampler`] does the same and keeps its buffers between draws.
@@ -130,6 +141,31 @@ impl Sampler {
         sampling: &Sampling,
         position: u32,
     ) -> Result<i32, SampleError> {
+        self.draw(logits, sampling, || number(sampling.seed, position))
+    }
+
+    /// Draws at a position where a first token was drawn and cannot stand, from logits that forbid it and perhaps others.
+    /// Its random number has nothing to do with the first one's: whoever draws by [`Self::sample`], and again when what
+    /// was drawn is forbidden, draws as the softmax of the allowed tokens says, where `top_k` and `top_p` keep all.
+    ///
+    /// # Errors
+    ///
+    /// [`SampleError`].
+    pub fn sample_again(
+        &mut self,
+        logits: &[f32],
+        sampling: &Sampling,
+        position: u32,
+    ) -> Result<i32, SampleError> {
+        self.draw(logits, sampling, || second_number(sampling.seed, position))
+    }
+
+    fn draw(
+        &mut self,
+        logits: &[f32],
+        sampling: &Sampling,
+        number: impl FnOnce() -> u64,
+    ) -> Result<i32, SampleError> {
         check_settings(logits, sampling)?;
         let none = SampleError::NoCandidate {
             vocabulary: logits.len(),
@@ -139,7 +175,7 @@ impl Sampler {
             return Ok(id as i32);
         }
         let scale = Scale::new(peak, sampling.temperature);
-        let number = number(sampling.seed, position);
+        let number = number();
         match (sampling.top_k as usize, sampling.top_p) {
             (k, top_p) if k > 0 && k < logits.len() => {
                 let total = self.keep_k(logits, scale, k);

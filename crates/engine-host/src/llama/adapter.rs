@@ -5,13 +5,13 @@ use llama_cpp_sys_2 as sys;
 use std::ffi::CString;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// An adapter of a model.
 #[derive(Debug)]
 pub struct Adapter {
     raw: NonNull<sys::llama_adapter_lora>,
-    _model: Rc<Model>,
+    _model: Arc<Model>,
 }
 
 impl Adapter {
@@ -20,7 +20,7 @@ impl Adapter {
     /// # Errors
     ///
     /// llama.cpp's own words.
-    pub fn load(model: Rc<Model>, path: &Path) -> Result<Self, String> {
+    pub fn load(model: Arc<Model>, path: &Path) -> Result<Self, String> {
         let name = CString::new(path.as_os_str().as_encoded_bytes())
             .map_err(|_| "its name contains a zero byte".to_owned())?;
         take_errors();

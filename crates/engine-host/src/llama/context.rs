@@ -8,6 +8,7 @@ use std::ffi::{CString, c_void};
 use std::fmt;
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// How a context is to be made.
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +105,7 @@ pub struct Context {
     kv_type: String,
     /// The adapters of the newest step, kept alive for llama.cpp, which holds pointers to them.
     adapters: Vec<(Rc<Adapter>, f32)>,
-    model: Rc<Model>,
+    model: Arc<Model>,
     _pool: Rc<Pool>,
 }
 
@@ -143,7 +144,7 @@ impl Context {
     /// # Errors
     ///
     /// What llama.cpp said, most often that memory is short.
-    pub fn new(model: Rc<Model>, pool: Rc<Pool>, spec: ContextSpec) -> Result<Self, String> {
+    pub fn new(model: Arc<Model>, pool: Rc<Pool>, spec: ContextSpec) -> Result<Self, String> {
         let mut tap_data = spec.activations_out.then(|| {
             let name = CString::new(format!("l_out-{}", model.layers().saturating_sub(1)));
             Box::new(Tap {
@@ -220,7 +221,7 @@ impl Context {
 
     /// The model, to be shared.
     #[must_use]
-    pub fn shared_model(&self) -> Rc<Model> {
+    pub fn shared_model(&self) -> Arc<Model> {
         self.model.clone()
     }
 

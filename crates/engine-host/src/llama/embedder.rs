@@ -6,13 +6,14 @@ use proto::host::EMBED_TOKENS_MAX;
 use proto::model::Numerics;
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// A context that keeps nothing between texts.
 #[derive(Debug)]
 pub struct Embedder {
     raw: NonNull<sys::llama_context>,
     tokens_max: u32,
-    model: Rc<Model>,
+    model: Arc<Model>,
     _pool: Rc<Pool>,
 }
 
@@ -22,7 +23,7 @@ impl Embedder {
     /// # Errors
     ///
     /// What llama.cpp said, or that the model gives scores instead of vectors.
-    pub fn new(model: Rc<Model>, pool: Rc<Pool>, numerics: Numerics) -> Result<Self, String> {
+    pub fn new(model: Arc<Model>, pool: Rc<Pool>, numerics: Numerics) -> Result<Self, String> {
         let tokens_max = model.positions_trained().clamp(1, EMBED_TOKENS_MAX);
         take_errors();
         // SAFETY: the parameters are plain data; model and pool are kept alive by `self`.

@@ -1,7 +1,7 @@
 //! Safe wrappers around the part of llama.cpp that Myzel uses.
 //!
-//! *Invariants:* a [`Context`] keeps its [`Model`] alive; both stay on the thread that made them (they are neither `Send`
-//! nor `Sync`). Errors of llama.cpp that are return codes become values; its asserts abort the process, which is
+//! *Invariants:* a [`Context`] keeps its [`Model`] alive and stays on the thread that made it (it is neither `Send` nor
+//! `Sync`); a [`Model`] is only read once it is loaded, by any thread. Errors of llama.cpp that are return codes become values; its asserts abort the process, which is
 //! why this is a process.
 
 mod adapter;

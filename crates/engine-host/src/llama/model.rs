@@ -35,6 +35,12 @@ pub struct Model {
     raw: NonNull<sys::llama_model>,
 }
 
+// SAFETY: nothing here changes a loaded model, and llama.cpp's functions that take it as constant, or its vocabulary, only
+// read it. Contexts and adapters, which write beside what these functions read, stay on one thread.
+unsafe impl Send for Model {}
+// SAFETY: as above.
+unsafe impl Sync for Model {}
+
 impl Model {
     /// Loads a model from its file, or from the splits of one in their order.
     ///
@@ -70,11 +76,11 @@ impl Model {
             .ok_or_else(|| fault(take_errors()))
     }
 
-    pub(super) fn raw(&self) -> *mut sys::llama_model {
+    pub(crate) fn raw(&self) -> *mut sys::llama_model {
         self.raw.as_ptr()
     }
 
-    fn vocab(&self) -> *const sys::llama_vocab {
+    pub(crate) fn vocab(&self) -> *const sys::llama_vocab {
         // SAFETY: the model is loaded; the vocabulary lives as long as it.
         unsafe { sys::llama_model_get_vocab(self.raw()) }
     }
@@ -193,13 +199,23 @@ impl Model {
     /// The bytes of a token's text; empty for control tokens.
     #[must_use]
     pub fn piece(&self, token: i32) -> Vec<u8> {
+        self.text(token, false)
+    }
+
+    /// The bytes of a token's text, or a control token's name.
+    #[must_use]
+    pub fn name(&self, token: i32) -> Vec<u8> {
+        self.text(token, true)
+    }
+
+    fn text(&self, token: i32, control: bool) -> Vec<u8> {
         let mut buffer = vec![0u8; 64];
         loop {
             let room = buffer.len() as i32;
             // SAFETY: writes at most `room` bytes.
             let count = unsafe {
                 let out = buffer.as_mut_ptr().cast();
-                sys::llama_token_to_piece(self.vocab(), token, out, room, 0, false)
+                sys::llama_token_to_piece(self.vocab(), token, out, room, 0, control)
             };
             match usize::try_from(count) {
                 Ok(count) => {

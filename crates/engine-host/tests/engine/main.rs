@@ -6,5 +6,6 @@
 
 mod contract;
 mod extent;
+mod grammar;
 mod stages;
 mod support;

@@ -1,4 +1,4 @@
-//! What a sealed engine-host can no longer do, and what it still can.
+//! What a sealed engine-host can no longer do, and what it still can: compute, and steer what it draws.
 //!
 //! A process is sealed for good, and must have one thread then; so this program starts itself for each probe, and
 //! brings a harness of its own that knows as much of the usual one's command line as runners use.
@@ -11,6 +11,10 @@ mod models;
 mod probes;
 #[cfg(target_os = "linux")]
 mod refusals;
+#[path = "../engine/support.rs"]
+#[allow(dead_code, reason = "only stages are cut with it here")]
+mod stages;
+mod steer;
 
 /// A test by its name.
 type Test = (&'static str, fn());
@@ -27,7 +31,7 @@ fn main() {
 }
 
 fn tests() -> Vec<Test> {
-    let mut tests = hosts::TESTS.to_vec();
+    let mut tests = [hosts::TESTS, steer::TESTS].concat();
     #[cfg(target_os = "linux")]
     tests.extend(refusals::TESTS);
     tests

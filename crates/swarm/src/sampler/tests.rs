@@ -43,18 +43,25 @@ const CHI_SQUARE_15: f64 = 44.3;
 // The golden values were computed by another program from the same definition, in Python.
 #[test]
 fn numbers_are_golden() {
-    fn check(seed: u64, position: u32, expected: u64) {
-        assert_eq!(
-            number(seed, position),
-            expected,
-            "seed {seed}, position {position}"
-        );
+    fn check(seed: u64, position: u32, expected: u64, second: u64) {
+        let got = (number(seed, position), second_number(seed, position));
+        assert_eq!(got, (expected, second), "seed {seed}, position {position}");
     }
-    check(0, 0, 14_768_444_013_709_385_094);
-    check(0, 1, 8_698_578_788_320_220_117);
-    check(1, 0, 572_533_853_689_085_571);
-    check(42, 1_000_000, 17_027_564_546_563_777_768);
-    check(u64::MAX, u32::MAX, 13_331_081_473_140_685_708);
+    check(0, 0, 14_768_444_013_709_385_094, 13_612_115_607_579_846_505);
+    check(0, 1, 8_698_578_788_320_220_117, 8_355_672_982_037_453_067);
+    check(1, 0, 572_533_853_689_085_571, 3_221_718_646_710_255_420);
+    check(
+        42,
+        1_000_000,
+        17_027_564_546_563_777_768,
+        7_981_340_247_559_401_178,
+    );
+    check(
+        u64::MAX,
+        u32::MAX,
+        13_331_081_473_140_685_708,
+        5_781_664_038_849_452_080,
+    );
 }
 
 #[test]
@@ -278,6 +285,41 @@ fn neighbouring_positions_and_seeds_are_independent() {
     check("position and seed swapped", |step| {
         (number(u64::from(step), 1), number(1, step))
     });
+    check("second number", |step| {
+        (number(5, step), second_number(5, step))
+    });
+    check("second number of the position before", |step| {
+        (number(5, step + 1), second_number(5, step))
+    });
+}
+
+#[test]
+fn drawing_again_gives_the_softmax_of_what_is_allowed() {
+    let row = logits(40);
+    // Every third token is forbidden, the best one among them.
+    let best = sample(&row, &Sampling::GREEDY, 0).unwrap() as usize;
+    let allowed: Vec<usize> = (0..40).filter(|id| id % 3 != best % 3).take(16).collect();
+    let mut masked = vec![f32::NEG_INFINITY; 40];
+    allowed.iter().for_each(|&id| masked[id] = row[id]);
+    let shares = softmax(&masked, 1.0);
+    let shares: Vec<f64> = allowed.iter().map(|&id| shares[id]).collect();
+    let (mut seen, mut second) = ([0; 16], 0);
+    let mut sampler = Sampler::new();
+    for position in 0..40_000 {
+        let first = sampler.sample(&row, &WARM, position).unwrap() as usize;
+        let place = allowed
+            .iter()
+            .position(|&id| id == first)
+            .unwrap_or_else(|| {
+                second += 1;
+                let again = sampler.sample_again(&masked, &WARM, position).unwrap() as usize;
+                allowed.iter().position(|&id| id == again).unwrap()
+            });
+        seen[place] += 1;
+    }
+    assert!(second > 10_000, "most first draws are forbidden: {second}");
+    let statistic = chi_square(&seen, &shares);
+    assert!(statistic < CHI_SQUARE_15, "{statistic}");
 }
 
 #[test]

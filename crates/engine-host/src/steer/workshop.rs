@@ -1,0 +1,104 @@
+//! The thread that compiles grammars.
+//!
+//! A grammar is compiled in a thread made for it, with a stack for the deepest schema that is taken, and is given up when it takes too
+//! long: a thread cannot be stopped, so it runs on, and while a few of them do, no other grammar is begun.
+
+use super::Settled;
+use super::grammar::{Compiled, Compiler, GrammarError, Vocabulary};
+use super::schema::LEVELS_MAX;
+use crate::steer::SteerError;
+use proto::host::{Failed, Grammar, SESSIONS_MAX};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// How long compiling may take; schemas of this size take milliseconds.
+pub(super) const COMPILE_MAX: Duration = Duration::from_secs(10);
+/// Threads that may run on behind that time.
+const STUCK_MAX: usize = 2;
+/// Stack for one level of a schema, in bytes; the compiler was seen to use a quarter of it.
+const LEVEL_BYTES: usize = 16 << 10;
+/// The stack of a compiling thread, in bytes. Only what is used of it takes memory.
+const STACK_BYTES: usize = LEVELS_MAX * LEVEL_BYTES;
+
+struct Order {
+    grammar: Grammar,
+    compiled: Arc<Compiled>,
+    settled: Settled,
+}
+
+/// What compiles grammars for a model; ends with this value.
+#[derive(Debug)]
+pub(super) struct Workshop {
+    orders: SyncSender<Order>,
+}
+
+impl Workshop {
+    /// Opens one for a model's vocabulary, that gives up on what takes longer than its patience.
+    pub(super) fn new(vocabulary: Vocabulary, patience: Duration) -> Result<Self, GrammarError> {
+        let vocabulary = Arc::new(vocabulary);
+        let (orders, ordered) = sync_channel(SESSIONS_MAX as usize);
+        let work = move || work(&ordered, &vocabulary, patience);
+        let thread = Builder::new().name("grammars".to_owned()).spawn(work);
+        thread.map_err(|_| GrammarError::Broken)?;
+        Ok(Self { orders })
+    }
+
+    /// Compiles a grammar into its place, unless its turn is too far off.
+    pub(super) fn order(&self, grammar: Grammar, compiled: Arc<Compiled>, settled: Settled) {
+        let order = Order {
+            grammar,
+            compiled,
+            settled,
+        };
+        if let Err(error) = self.orders.try_send(order) {
+            let (std::sync::mpsc::TrySendError::Full(order)
+            | std::sync::mpsc::TrySendError::Disconnected(order)) = error;
+            order.settle(Err(GrammarError::Busy));
+        }
+    }
+}
+
+impl Order {
+    fn settle(self, result: Result<super::grammar::Beginning, GrammarError>) {
+        let answer = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        // Filled once: every order has a place of its own.
+        let _ = self.compiled.set(result);
+        (self.settled)(answer.map_err(|error| Failed::from(SteerError::from(error))));
+    }
+}
+
+fn work(ordered: &Receiver<Order>, vocabulary: &Arc<Vocabulary>, patience: Duration) {
+    let compiler: Arc<OnceLock<Result<Compiler, GrammarError>>> = Arc::default();
+    let mut stuck: Vec<JoinHandle<()>> = Vec::new();
+    while let Ok(order) = ordered.recv() {
+        stuck.retain(|thread| !thread.is_finished());
+        if stuck.len() >= STUCK_MAX {
+            order.settle(Err(GrammarError::Busy));
+            continue;
+        }
+        let (done, result) = sync_channel(1);
+        let (grammar, compiler, vocabulary) =
+            (order.grammar.clone(), compiler.clone(), vocabulary.clone());
+        let compile = move || {
+            let compiler = compiler.get_or_init(|| Compiler::new(&vocabulary));
+            let result = compiler.as_ref().map_err(Clone::clone);
+            // Nobody waits any more when it took too long.
+            let _ = done.send(result.and_then(|compiler| compiler.compile(&grammar)));
+        };
+        let thread = Builder::new()
+            .name("grammar".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(compile);
+        let result = match result.recv_timeout(patience) {
+            Ok(result) => result,
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+                stuck.extend(thread);
+                Err(GrammarError::Slow(patience.as_secs()))
+            }
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(GrammarError::Broken),
+        };
+        order.settle(result);
+    }
+}
