@@ -184,7 +184,7 @@ pub struct GenerateRequest {
 pub enum Prompt {
     /// Messages, which the model's template turns into text.
     Chat(Box<Conversation>),
-    /// Text. What looks like a control token in it is none.
+    /// Text as the model is to see it, the names of control tokens included: whoever sends it makes the whole prompt.
     Text(String),
     /// Tokens of the model.
     Tokens(Vec<i32>),
@@ -343,8 +343,8 @@ pub struct Rendered {
 pub enum PullEvent {
     /// Bytes have come.
     Fetching {
-        /// The hash of the file, in hex.
-        sha256: String,
+        /// The hash of the file, in hex, where it is known before.
+        sha256: Option<String>,
         /// Bytes of the file.
         total: u64,
         /// Bytes that are here.

@@ -9,13 +9,13 @@ use crate::control::{Control, ControlFile, TicketRequest, fresh_token};
 use crate::data::Data;
 use crate::dispatch::Dispatch;
 use crate::home::{EngineSettings, Home};
-use crate::requests::Requests;
+use crate::requests::{Requests, card};
 use crate::ring::{Coordinator, Plan};
 use crate::stage::{Stages, header};
 use crate::status::{Answers, ModelStatus, RingStatus};
 use crate::{control, quarantine, standing};
 use anyhow::{Context, bail};
-use api::{ApiConfig, Backend, ChatMessage, GenerateEvent, GenerateRequest};
+use api::{ApiConfig, Backend, ChatMessage, Conversation, GenerateEvent, GenerateRequest, Prompt};
 use engine::{Launch, Ward};
 use net::{BindError, Doorkeeper, Links, Net, NetConfig, Standing, Started};
 use proto::gguf::cuttable;
@@ -281,12 +281,13 @@ async fn start(
     dispatch(&tasks, stop, &stages, ring.clone(), &data, started);
     let (sessions, created_s) = (engine.sessions_max, standing::now_s());
     let status = model_status(&model, header.layers(), &engine);
+    let (card, models) = (card(&model, &header, created_s), data.models.clone());
     let node = Arc::new(Node {
         model: status,
         net,
         links,
         standing,
-        requests: Arc::new(Requests::new(model, home, ring, sessions, created_s)),
+        requests: Arc::new(Requests::new((model, card), models, home, ring, sessions)),
         stages,
         allow_unsandboxed: engine.allow_unsandboxed,
         ward: engine.ward,
@@ -542,16 +543,14 @@ impl Running {
         }
         let request = GenerateRequest {
             model: self.node.model.name.clone(),
-            messages: vec![ChatMessage {
-                role: api::Role::User,
-                content: FIRST_QUESTION.to_owned(),
-            }],
+            prompt: Prompt::Chat(Box::new(Conversation {
+                messages: vec![ChatMessage::new(api::Role::User, FIRST_QUESTION)],
+                ..Conversation::default()
+            })),
             temperature: Some(0.0),
-            top_p: None,
-            top_k: None,
             seed: Some(0),
             max_tokens: Some(FIRST_ANSWER_TOKENS),
-            caller: api::Caller::default(),
+            ..GenerateRequest::default()
         };
         let mut generation = self.node.requests.generate(request).await?;
         loop {

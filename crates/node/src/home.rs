@@ -109,7 +109,7 @@ impl Home {
     }
 }
 
-/// One answer at home: a session of the engine that is freed when this is dropped.
+/// One answer at home.
 #[derive(Debug)]
 pub struct HomeSession {
     host: Arc<Host>,
@@ -122,23 +122,17 @@ pub struct HomeSession {
     answers: Option<Answers>,
 }
 
-impl Drop for HomeSession {
-    fn drop(&mut self) {
-        self.host.drop_session(self.session);
-    }
-}
-
 impl HomeSession {
-    /// A session that will answer `prompt` with at most `tokens_max` tokens; it shares prefixes with others of its scope.
+    /// Will answer `prompt` with at most `tokens_max` tokens in `session`, which the caller forgets in the end; shares
+    /// prefixes with others of its scope.
     #[must_use]
     pub fn new(
         host: Arc<Host>,
-        prompt: Vec<i32>,
-        sampling: Sampling,
+        session: SessionId,
+        (prompt, sampling): (Vec<i32>, Sampling),
         tokens_max: u32,
         scope: ShareScope,
     ) -> Self {
-        let session = SessionId(rand::random());
         Self {
             host,
             session,

@@ -158,9 +158,12 @@ fn line(event: &PullEvent) -> Result<Value, Fault> {
             total,
             completed,
         } => {
-            let status = format!("pulling {}", sha256.get(..12).unwrap_or(sha256));
-            let digest = format!("sha256:{sha256}");
-            json!({"status": status, "digest": digest, "total": total, "completed": completed})
+            let mut line = json!({"status": "pulling", "total": total, "completed": completed});
+            if let Some(hash) = sha256 {
+                line["status"] = json!(format!("pulling {}", hash.get(..12).unwrap_or(hash)));
+                line["digest"] = json!(format!("sha256:{hash}"));
+            }
+            line
         }
         PullEvent::Verifying => json!({"status": "verifying sha256 digest"}),
         PullEvent::Done => success(),

@@ -194,7 +194,7 @@ impl Backend for Script {
     async fn pull(&self, name: String) -> Result<mpsc::Receiver<PullEvent>, Fault> {
         let (sender, receiver) = mpsc::channel(4);
         let fetching = PullEvent::Fetching {
-            sha256: "ab".repeat(32),
+            sha256: Some("ab".repeat(32)),
             total: 10,
             completed: 4,
         };

@@ -1,27 +1,30 @@
 //! The path of one answer: prompt, limits, place, and then home or ring.
 
+mod backend;
+mod card;
 mod places;
+mod prompt;
+mod pull;
 mod run;
+
+pub use card::card;
 
 pub(crate) use run::Reply;
 
 use crate::home::Home;
 use crate::ring::{Coordinator, Ring, State};
 use crate::status::{Answers, Rates};
-use api::{Backend, Caller, Fault, GenerateRequest, Generation, Health, HealthState, ModelCard};
+use api::{Caller, Fault, GenerateRequest, ModelCard};
 use engine::{EngineError, Host};
 use places::Places;
-use proto::host::Loaded;
+use proto::host::FailCode;
 use proto::ids::{Hash, ShareScope};
 use proto::model::Sampling;
-use run::{Job, Path};
+use run::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use store::models::Model;
-use tokio::sync::mpsc;
+use store::models::{Model, Models};
 use tokio_util::task::TaskTracker;
 
-/// How far an answer may run ahead of its client, in tokens.
-const AHEAD_TOKENS: usize = 64;
 /// Temperature where neither request nor model's makers say one.
 const TEMPERATURE: f32 = 0.8;
 /// `top_p` where neither request nor model's makers say one.
@@ -31,7 +34,9 @@ const TOP_P: f32 = 0.95;
 #[derive(Debug)]
 pub struct Requests {
     model: Model,
-    created_s: u64,
+    card: ModelCard,
+    /// Where others are fetched into.
+    models: Models,
     /// The whole model here; `None` once a ring took its place.
     home: Mutex<Option<Arc<Home>>>,
     ring: Option<Arc<Coordinator>>,
@@ -46,15 +51,16 @@ impl Requests {
     /// Answers with `home`, or over `ring` as soon as it is up.
     #[must_use]
     pub fn new(
-        model: Model,
+        (model, card): (Model, ModelCard),
+        models: Models,
         home: Option<Home>,
         ring: Option<Arc<Coordinator>>,
         sessions_max: u32,
-        created_s: u64,
     ) -> Self {
         Self {
             model,
-            created_s,
+            card,
+            models,
             home: Mutex::new(home.map(Arc::new)),
             ring,
             places: Places::new(sessions_max),
@@ -133,23 +139,6 @@ impl Requests {
         })
     }
 
-    /// The conversation as tokens.
-    async fn prompt(&self, host: &Host, request: &GenerateRequest) -> Result<Vec<i32>, Fault> {
-        let messages = request.messages.iter().map(|message| {
-            let role = message.role.as_str();
-            serde_json::json!({ "role": role, "content": message.content })
-        });
-        let conversation = serde_json::json!({ "messages": messages.collect::<Vec<_>>() });
-        let prompt = host
-            .render(conversation.to_string())
-            .await
-            .map_err(|error| match error {
-                EngineError::Failed(failed) => Fault::bad_request("chat_template", failed.detail),
-                error => down(&error),
-            })?;
-        Ok(prompt.tokens)
-    }
-
     /// A caller as the engine knows it. Hashed with a number of this process, so that no key leaves it.
     fn scope(&self, caller: &Caller) -> ShareScope {
         let key = caller.0.as_deref().unwrap_or_default();
@@ -171,23 +160,6 @@ impl Requests {
             seed: request.seed.unwrap_or_else(rand::random),
         }
     }
-}
-
-/// What fixes the bits of an answer, in few characters: the model's root, and a hash of engine, CPU class and attention.
-fn fingerprint(model: &Model, loaded: &Loaded) -> String {
-    let Loaded {
-        build,
-        cpu_class,
-        kv_type,
-        flash_attention,
-        ..
-    } = loaded;
-    let engine = format!("{build}/{cpu_class}/{kv_type}/{flash_attention}");
-    format!(
-        "{}-{}",
-        model.blake3.short(),
-        Hash::of(engine.as_bytes()).short()
-    )
 }
 
 fn host_of(path: &Path) -> Result<Arc<Host>, EngineError> {
@@ -215,62 +187,15 @@ pub(crate) fn down(error: &EngineError) -> Fault {
     }
 }
 
-impl Backend for Requests {
-    fn models(&self) -> Vec<ModelCard> {
-        vec![ModelCard {
-            id: self.model.name.clone(),
-            created: self.created_s,
-            owned_by: "myzel".to_owned(),
-        }]
-    }
-
-    fn health(&self) -> Health {
-        match self.host() {
-            Ok(_) => Health {
-                state: HealthState::Ok,
-                reasons: Vec::new(),
-            },
-            Err(fault) => Health {
-                state: HealthState::Degraded,
-                reasons: vec![fault.message],
-            },
-        }
-    }
-
-    async fn generate(&self, request: GenerateRequest) -> Result<Generation, Fault> {
-        if request.model != self.model.name {
-            return Err(Fault::model_not_found(&request.model));
-        }
-        let path = self.path()?;
-        let host = self.engine(&path)?;
-        let prompt = self.prompt(&host, &request).await?;
-        let context = host.loaded().positions_max;
-        let prompt_tokens = prompt.len() as u32;
-        // The last position is for the first token of the answer.
-        if prompt_tokens >= context {
-            return Err(Fault::context_exceeded(prompt_tokens, context));
-        }
-        let bits = fingerprint(&self.model, host.loaded());
-        let (events, receiver) = mpsc::channel(AHEAD_TOKENS);
-        let job = Job {
-            path,
-            host,
-            prompt,
-            sampling: self.sampling(&request),
-            sharers: self.places.total(),
-            caller: self.scope(&request.caller),
-            tokens_max: request
-                .max_tokens
-                .unwrap_or(u32::MAX)
-                .min(context - prompt_tokens),
-        };
-        let reply = Reply::new(events, self.rates.clone());
-        self.tasks.spawn(job.run(self.places.clone(), reply));
-        Ok(Generation {
-            prompt_tokens,
-            model: self.model.name.clone(),
-            fingerprint: Some(bits),
-            events: receiver,
-        })
+/// The engine did not do what a client asked for; `param` is the field to blame where the request was wrong.
+pub(crate) fn refused(error: EngineError, param: &str) -> Fault {
+    match error {
+        EngineError::Failed(failed) => match failed.code {
+            FailCode::BadCall => Fault::invalid(param, failed.detail),
+            FailCode::Unsupported => Fault::unsupported(param, failed.detail),
+            FailCode::NoRoom => Fault::overloaded(failed.detail),
+            FailCode::Unloadable | FailCode::Compute => Fault::internal(failed.detail),
+        },
+        error => down(&error),
     }
 }

@@ -6,7 +6,7 @@ use crate::ring::{Ring, session};
 use crate::status::Rates;
 use api::{Fault, Finish, GenerateEvent};
 use engine::Host;
-use proto::host::Drawn;
+use proto::host::{Drawn, Steer};
 use proto::ids::{SessionId, ShareScope};
 use proto::model::Sampling;
 use proto::ring::RETAINED_BYTES_MAX;
@@ -30,11 +30,25 @@ pub(super) struct Job {
     pub(super) host: Arc<Host>,
     pub(super) prompt: Vec<i32>,
     pub(super) sampling: Sampling,
+    /// What else is asked of the tokens; its session is this answer's.
+    pub(super) steer: Option<Steer>,
     pub(super) tokens_max: u32,
     /// Requests that are computed at once.
     pub(super) sharers: u32,
     /// Who asks: shares places fairly with others, and computed prefixes with nobody else.
     pub(super) caller: ShareScope,
+}
+
+/// A session of the engine, which is forgotten with this, whatever ends the answer.
+struct EngineSession {
+    host: Arc<Host>,
+    id: SessionId,
+}
+
+impl Drop for EngineSession {
+    fn drop(&mut self) {
+        self.host.drop_session(self.id);
+    }
 }
 
 /// Where tokens go, and what is counted on the way.
@@ -76,6 +90,14 @@ impl Reply {
             .send(GenerateEvent::Token {
                 id: drawn.token,
                 piece: drawn.piece,
+                logprobs: drawn.logprobs.map(|given| api::TokenLogprobs {
+                    logprob: given.drawn,
+                    top: given
+                        .top
+                        .into_iter()
+                        .map(|one| (one.token, one.piece, one.logprob))
+                        .collect(),
+                }),
             })
             .await;
     }
@@ -129,17 +151,29 @@ impl Job {
         reply.end(end, prompt_tokens).await;
     }
 
-    async fn compute(self, reply: &Reply) -> Result<FinishReason, Fault> {
+    async fn compute(mut self, reply: &Reply) -> Result<FinishReason, Fault> {
+        let steer = self.steer.take();
+        let id = steer
+            .as_ref()
+            .map_or_else(|| SessionId(rand::random()), |s| s.session);
+        let session = EngineSession {
+            host: self.host.clone(),
+            id,
+        };
+        if let Some(steer) = steer {
+            let steered = session.host.steer(steer).await;
+            steered.map_err(|error| super::refused(error, "response_format"))?;
+        }
         match self.path.clone() {
             Path::Home(_home) => tokio::select! {
-                end = self.at_home(reply) => end,
+                end = self.at_home(id, reply) => end,
                 () = reply.closed() => Ok(FinishReason::Cancelled),
             },
-            Path::Ring(ring) => self.over(ring, reply).await,
+            Path::Ring(ring) => self.over(ring, id, reply).await,
         }
     }
 
-    async fn at_home(self, reply: &Reply) -> Result<FinishReason, Fault> {
+    async fn at_home(self, id: SessionId, reply: &Reply) -> Result<FinishReason, Fault> {
         let Self {
             host,
             prompt,
@@ -148,7 +182,7 @@ impl Job {
             caller,
             ..
         } = self;
-        let mut session = HomeSession::new(host, prompt, sampling, tokens_max, caller);
+        let mut session = HomeSession::new(host, id, (prompt, sampling), tokens_max, caller);
         loop {
             match session.next().await.map_err(|error| super::down(&error))? {
                 Ok(drawn) => reply.token(drawn).await,
@@ -157,11 +191,16 @@ impl Job {
         }
     }
 
-    async fn over(self, ring: Arc<Ring>, reply: &Reply) -> Result<FinishReason, Fault> {
+    async fn over(
+        self,
+        ring: Arc<Ring>,
+        id: SessionId,
+        reply: &Reply,
+    ) -> Result<FinishReason, Fault> {
         let loaded = self.host.loaded();
         let plan = SessionPlan {
             ring: ring.id,
-            session: SessionId(rand::random()),
+            session: id,
             epoch: 1,
             stages: ring
                 .stages

@@ -39,7 +39,6 @@ pub(crate) async fn run(
     let mailbox = ring.enter(id);
     let _left = Left {
         ring: ring.clone(),
-        host: host.clone(),
         session: id,
     };
     Runner {
@@ -54,17 +53,15 @@ pub(crate) async fn run(
     .await
 }
 
-/// Whatever ends the task, the mailbox and the caches here are freed.
+/// Whatever ends the task, the mailbox is freed.
 struct Left {
     ring: Arc<Ring>,
-    host: Arc<Host>,
     session: SessionId,
 }
 
 impl Drop for Left {
     fn drop(&mut self) {
         self.ring.leave(self.session);
-        self.host.drop_session(self.session);
     }
 }
 

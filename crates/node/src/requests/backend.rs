@@ -1,0 +1,264 @@
+//! What the face asks of a node.
+
+use super::prompt::{known, render, steer, tokens};
+use super::run::{Job, Path, Reply};
+use super::{Requests, pull, refused};
+use api::{
+    Backend, EmbedRequest, Embeddings, Family, FamilyKind, Fault, GenerateRequest, Generation,
+    Health, HealthState, Input, Message, ModelCard, Piece, PullEvent, RenderRequest, Rendered,
+    TokenizeRequest, ToolCall,
+};
+use engine::Host;
+use proto::host::{EMBED_TEXTS_MAX, EMBED_TOKENS_MAX, Loaded, ReadReply};
+use proto::ids::Hash;
+use serde::Deserialize;
+use std::sync::Arc;
+use store::models::Model;
+use tokio::sync::mpsc;
+
+/// How far an answer may run ahead of its client, in tokens.
+const AHEAD_TOKENS: usize = 64;
+
+/// A reply as the engine takes it apart.
+#[derive(Debug, Deserialize)]
+struct Parted {
+    content: String,
+    reasoning: String,
+    tool_calls: Vec<PartedCall>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PartedCall {
+    id: String,
+    name: String,
+    arguments: String,
+}
+
+impl From<Parted> for Message {
+    fn from(parted: Parted) -> Self {
+        let call = |call: PartedCall| ToolCall {
+            id: call.id,
+            name: call.name,
+            arguments: call.arguments,
+        };
+        Self {
+            content: parted.content,
+            reasoning: parted.reasoning,
+            tool_calls: parted.tool_calls.into_iter().map(call).collect(),
+        }
+    }
+}
+
+impl Requests {
+    /// The engine of the model that a client names.
+    fn host_for(&self, model: &str) -> Result<Arc<Host>, Fault> {
+        if model == self.model.name {
+            self.host()
+        } else {
+            Err(Fault::model_not_found(model))
+        }
+    }
+}
+
+/// What fixes the bits of an answer, in few characters: the model's root, and a hash of engine, CPU class and attention.
+fn fingerprint(model: &Model, loaded: &Loaded) -> String {
+    let Loaded {
+        build,
+        cpu_class,
+        kv_type,
+        flash_attention,
+        ..
+    } = loaded;
+    let engine = format!("{build}/{cpu_class}/{kv_type}/{flash_attention}");
+    format!(
+        "{}-{}",
+        model.blake3.short(),
+        Hash::of(engine.as_bytes()).short()
+    )
+}
+
+impl Backend for Requests {
+    fn models(&self) -> Vec<ModelCard> {
+        let host = self.host().ok();
+        vec![ModelCard {
+            context_tokens: host.as_ref().map(|host| host.loaded().positions_max),
+            loaded: host.is_some(),
+            ..self.card.clone()
+        }]
+    }
+
+    fn health(&self) -> Health {
+        match self.host() {
+            Ok(_) => Health {
+                state: HealthState::Ok,
+                reasons: Vec::new(),
+            },
+            Err(fault) => Health {
+                state: HealthState::Degraded,
+                reasons: vec![fault.message],
+            },
+        }
+    }
+
+    fn metrics(&self) -> Vec<Family> {
+        use FamilyKind::{Counter, Gauge};
+        let rates = self.rates();
+        let count = |name, help, value: u64| Family::plain(name, help, Counter, value as f64);
+        let gauge = |name, help, value: f64| Family::plain(name, help, Gauge, value);
+        vec![
+            count(
+                "myzel_requests_total",
+                "Requests computed or failed.",
+                rates.requests,
+            ),
+            count(
+                "myzel_requests_failed_total",
+                "Requests that failed.",
+                rates.failed,
+            ),
+            count("myzel_tokens_total", "Tokens drawn.", rates.tokens),
+            count(
+                "myzel_prompt_tokens_total",
+                "Tokens of prompts.",
+                rates.prompt_tokens,
+            ),
+            gauge(
+                "myzel_places_taken",
+                "Requests that are computed at the moment.",
+                f64::from(self.sessions()),
+            ),
+            gauge(
+                "myzel_places",
+                "Requests that are computed at once at most.",
+                f64::from(self.places.total()),
+            ),
+            gauge(
+                "myzel_decode_tokens_per_second",
+                "Speed of the newest answer, without its first token.",
+                rates.decode_tokens_per_s,
+            ),
+            gauge(
+                "myzel_first_token_seconds",
+                "Time to the first token of the newest answer.",
+                rates.first_token_ms as f64 / 1000.0,
+            ),
+        ]
+    }
+
+    async fn generate(&self, mut request: GenerateRequest) -> Result<Generation, Fault> {
+        if request.model != self.model.name {
+            return Err(Fault::model_not_found(&request.model));
+        }
+        let path = self.path()?;
+        let host = self.engine(&path)?;
+        let prompt = self
+            .prompt(&host, std::mem::take(&mut request.prompt))
+            .await?;
+        let steer = steer(&request, &prompt);
+        let context = host.loaded().positions_max;
+        let prompt_tokens = prompt.tokens.len() as u32;
+        let bits = fingerprint(&self.model, host.loaded());
+        let (events, receiver) = mpsc::channel(AHEAD_TOKENS);
+        let job = Job {
+            path,
+            host,
+            prompt: prompt.tokens,
+            sampling: self.sampling(&request),
+            steer,
+            sharers: self.places.total(),
+            caller: self.scope(&request.caller),
+            tokens_max: request
+                .max_tokens
+                .unwrap_or(u32::MAX)
+                .min(context - prompt_tokens),
+        };
+        let reply = Reply::new(events, self.rates.clone());
+        self.tasks.spawn(job.run(self.places.clone(), reply));
+        Ok(Generation {
+            prompt_tokens,
+            model: self.model.name.clone(),
+            fingerprint: Some(bits),
+            syntax: prompt.syntax,
+            stops: prompt.stops,
+            events: receiver,
+        })
+    }
+
+    async fn read(&self, syntax: &str, text: &str, partial: bool) -> Result<Message, Fault> {
+        let reply = ReadReply {
+            syntax: syntax.to_owned(),
+            text: text.to_owned(),
+            partial,
+        };
+        let read = self.host()?.read(reply).await;
+        let json = read.map_err(|error| refused(error, "tools"))?;
+        let parted: Parted = serde_json::from_str(&json)
+            .map_err(|e| Fault::internal(format!("the engine's view of the reply: {e}")))?;
+        Ok(parted.into())
+    }
+
+    async fn embed(&self, request: EmbedRequest) -> Result<Embeddings, Fault> {
+        let host = self.host_for(&request.model)?;
+        if let Path::Ring(_) = self.path()? {
+            return Err(Fault::not_implemented(
+                "embeddings are made with a whole model, and this node's is spread over a ring; \
+                 ask a node that was started without --split",
+            ));
+        }
+        let (mut texts, mut prompt_tokens) = (Vec::new(), 0);
+        for input in request.inputs {
+            let text = match input {
+                Input::Text(text) => tokens(&host, text, (true, false)).await?,
+                Input::Tokens(tokens) => known(&host, tokens, "input")?,
+            };
+            let most = EMBED_TOKENS_MAX.min(host.loaded().positions_trained);
+            if text.len() > most as usize {
+                return Err(Fault::context_exceeded(text.len() as u32, most));
+            }
+            prompt_tokens += text.len() as u32;
+            texts.push(text);
+        }
+        let mut vectors = Vec::with_capacity(texts.len());
+        for some in texts.chunks(EMBED_TEXTS_MAX) {
+            let made = host.embed(some.to_vec()).await;
+            vectors.extend(made.map_err(|error| refused(error, "input"))?);
+        }
+        Ok(Embeddings {
+            model: self.model.name.clone(),
+            vectors,
+            prompt_tokens,
+        })
+    }
+
+    async fn tokenize(&self, request: TokenizeRequest) -> Result<Vec<Piece>, Fault> {
+        let host = self.host_for(&request.model)?;
+        let special = (request.add_special, request.parse_special);
+        let tokens = tokens(&host, request.text, special).await?;
+        let pieces = host.detokenize(tokens.clone()).await;
+        let pieces = pieces.map_err(|error| refused(error, "content"))?;
+        let piece = |(id, bytes)| Piece { id, bytes };
+        Ok(tokens.into_iter().zip(pieces).map(piece).collect())
+    }
+
+    async fn detokenize(&self, model: String, tokens: Vec<i32>) -> Result<Vec<u8>, Fault> {
+        let host = self.host_for(&model)?;
+        let tokens = known(&host, tokens, "tokens")?;
+        let pieces = host.detokenize(tokens).await;
+        Ok(pieces.map_err(|error| refused(error, "tokens"))?.concat())
+    }
+
+    async fn render(&self, request: RenderRequest) -> Result<Rendered, Fault> {
+        let host = self.host_for(&request.model)?;
+        let prompt = render(&host, &request.conversation).await?;
+        Ok(Rendered {
+            text: prompt.text,
+            tokens: prompt.tokens.len() as u32,
+        })
+    }
+
+    async fn pull(&self, name: String) -> Result<mpsc::Receiver<PullEvent>, Fault> {
+        let (events, work) = pull::pull(self.models.clone(), pull::wanted(&name)?);
+        self.tasks.spawn(work);
+        Ok(events)
+    }
+}
