@@ -1,7 +1,7 @@
 //! Chat completions beyond text: tools, thoughts, several choices, probabilities, schemas.
 
 use crate::server::{Act, Script, Server, error};
-use api::{ApiConfig, Finish};
+use api::{ApiConfig, Finish, GenerateRequest};
 use serde_json::{Value, json};
 
 const STOP: Act = Act::Finish(Finish::Stop);
@@ -146,10 +146,9 @@ async fn several_choices_have_their_own_seeds_and_one_prompt() {
     assert_eq!(said.collect::<Vec<_>>(), [(0, "ab"), (1, "ab"), (2, "ab")]);
     let usage = json!({"prompt_tokens": 7, "completion_tokens": 6, "total_tokens": 13});
     assert_eq!(whole["usage"], usage);
-    let asked = server.script.asked.lock().unwrap();
-    let seeds: Vec<_> = asked.iter().map(|request| request.seed).collect();
+    let seeds = |asked: &[GenerateRequest]| asked.iter().map(|one| one.seed).collect::<Vec<_>>();
+    let seeds = seeds(&server.script.asked.lock().unwrap());
     assert_eq!(seeds, [Some(10), Some(11), Some(12)]);
-    drop(asked);
     let mut texts = [String::new(), String::new()];
     let mut ends = 0;
     for chunk in chunks(&server, json!({"n": 2})).await {
