@@ -9,12 +9,9 @@ const STOP: Act = Act::Finish(Finish::Stop);
 
 /// A valid request with `fields` added or replaced.
 fn question(fields: Value) -> Value {
-    let mut body =
-        json!({"model": "m", "max_tokens": 99, "messages": [{"role": "user", "content": "hi"}]});
-    for (name, value) in fields.as_object().unwrap() {
-        body[name] = value.clone();
-    }
-    body
+    let said = json!([{"role": "user", "content": "hi"}]);
+    let body = json!({"model": "m", "max_tokens": 99, "messages": said});
+    replaced(body, &fields)
 }
 
 fn calling() -> Script {

@@ -166,7 +166,7 @@ async fn every_choice_takes_a_place_and_a_failing_one_cancels_the_others() {
         requests_max: 2,
         ..ApiConfig::default()
     };
-    let server = Server::configured(Script::new(vec![Act::Hang]), config).await;
+    let server = Server::configured(Script::new(vec![Act::Say(b"a"), Act::Hang]), config).await;
     error(server.ask(json!({"n": 3})).await, 503, "overloaded").await;
     server.script.cancelled(2).await;
     let stream = server.ask(json!({"n": 2, "stream": true})).await;
