@@ -26,8 +26,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves `router` until `config.shutdown` fires, then returns within [`SHUTDOWN_GRACE`].
 ///
 /// `config` is the one that [`router`](crate::router()) was made with. Every route of `router`, also those merged
-/// into it, is guarded against calls from foreign web pages, and by [`ApiConfig::keys`]. The connections are tasks of this future: dropping it
-/// ends them.
+/// into it, is guarded against calls from foreign web pages, and by [`ApiConfig::keys`]. The connections are tasks of
+/// this future: dropping it ends them.
 ///
 /// # Errors
 ///

@@ -245,9 +245,8 @@ impl Answer {
 
     /// Waits for the first event, but not longer than `wait`, so that a failure before it has an HTTP status.
     pub(crate) async fn wait_for_first(&mut self, wait: Duration) -> Result<(), Fault> {
-        match tokio::time::timeout(wait, self.next()).await {
-            Ok(Some(event)) => self.early = Some(event?),
-            Ok(None) | Err(_) => {}
+        if let Ok(Some(event)) = tokio::time::timeout(wait, self.next()).await {
+            self.early = Some(event?);
         }
         Ok(())
     }

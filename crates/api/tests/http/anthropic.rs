@@ -1,6 +1,6 @@
 //! Anthropic's dialect.
 
-use crate::server::{Act, Script, Server, named_events};
+use crate::server::{Act, Script, Server, named_events, replaced};
 use api::{ApiConfig, Fault, Finish, Keys};
 use serde_json::{Value, json};
 
@@ -9,12 +9,9 @@ const STOP: Act = Act::Finish(Finish::Stop);
 
 /// A valid request with `fields` added or replaced.
 fn question(fields: Value) -> Value {
-    let mut body =
-        json!({"model": "m", "max_tokens": 99, "messages": [{"role": "user", "content": "hi"}]});
-    for (name, value) in fields.as_object().unwrap() {
-        body[name] = value.clone();
-    }
-    body
+    let said = json!([{"role": "user", "content": "hi"}]);
+    let body = json!({"model": "m", "max_tokens": 99, "messages": said});
+    replaced(body, &fields)
 }
 
 fn calling() -> Script {
@@ -207,82 +204,54 @@ async fn blocks_become_messages() {
 
 #[tokio::test]
 async fn errors_have_anthropics_shape() {
-    let keyed = ApiConfig {
-        keys: Keys::new(["k".to_owned()]),
-        ..ApiConfig::default()
-    };
-    let fail = || Script::new(vec![Act::Fail(Fault::internal("bug"))]);
     let image = json!([{"role": "user", "content": [{"type": "image", "source": {}}]}]);
-    for (script, config, fields, status, kind) in [
-        (fail(), ApiConfig::default(), json!({}), 500, "api_error"),
-        (fail(), keyed, json!({}), 401, "authentication_error"),
+    let bash = json!([{"type": "bash_20250124", "name": "bash"}]);
+    let bug = Fault::internal("bug");
+    for (fault, fields, status, kind) in [
+        (bug.clone(), json!({}), 500, "api_error"),
+        (bug.clone(), json!({"model": "x"}), 404, "not_found_error"),
         (
-            fail(),
-            ApiConfig::default(),
-            json!({"model": "x"}),
-            404,
-            "not_found_error",
-        ),
-        (
-            fail(),
-            ApiConfig::default(),
+            bug.clone(),
             json!({"max_tokens": null}),
             400,
             "invalid_request_error",
         ),
         (
-            fail(),
-            ApiConfig::default(),
-            json!({"messages": image}),
+            bug.clone(),
+            json!({ "messages": image }),
             400,
             "invalid_request_error",
         ),
         (
-            fail(),
-            ApiConfig::default(),
+            bug.clone(),
             json!({"temperature": 1.5}),
             400,
             "invalid_request_error",
         ),
+        (bug, json!({ "tools": bash }), 400, "invalid_request_error"),
         (
-            fail(),
-            ApiConfig::default(),
-            json!({"tools": [{"type": "bash_20250124", "name": "bash"}]}),
-            400,
-            "invalid_request_error",
-        ),
-        (
-            Script::refusing(Fault::overloaded("full")),
-            ApiConfig::default(),
+            Fault::overloaded("full"),
             json!({}),
             503,
             "overloaded_error",
         ),
         (
-            Script::refusing(Fault::rate_limited("slow")),
-            ApiConfig::default(),
+            Fault::rate_limited("slow"),
             json!({}),
             429,
             "rate_limit_error",
         ),
     ] {
-        let server = Server::configured(script, config).await;
-        let response = server.send(PATH, question(fields)).await;
-        assert_eq!(response.status(), status);
-        let id = response.headers()["request-id"]
-            .to_str()
-            .unwrap()
-            .to_owned();
-        let retry = response.headers().contains_key("retry-after");
-        assert_eq!(retry, [429, 503].contains(&status));
-        let body: Value = response.json().await.unwrap();
-        assert_eq!(
-            (&body["type"], &body["error"]["type"]),
-            (&json!("error"), &json!(kind))
-        );
-        assert_eq!(body["request_id"], id);
-        assert!(!body["error"]["message"].as_str().unwrap().is_empty());
+        let server = Server::start(Script::refusing(fault)).await;
+        told(server.send(PATH, question(fields)).await, status, kind).await;
     }
+    let keyed = ApiConfig {
+        keys: Keys::new(["k".to_owned()]),
+        ..ApiConfig::default()
+    };
+    let server = Server::configured(Script::new(vec![]), keyed).await;
+    let response = server.send(PATH, question(json!({}))).await;
+    told(response, 401, "authentication_error").await;
     let lost = vec![Act::Say(b"a"), Act::Fail(Fault::peer_lost("b is gone"))];
     let server = Server::start(Script::new(lost)).await;
     let response = server.send(PATH, question(json!({"stream": true}))).await;
@@ -293,4 +262,20 @@ async fn errors_have_anthropics_shape() {
         (&last["type"], &last["error"]),
         (&json!("error"), &expected)
     );
+}
+
+/// Fails unless `response` is Anthropic's error of this status and type.
+async fn told(response: reqwest::Response, status: u16, kind: &str) {
+    assert_eq!(response.status(), status);
+    let id = response.headers()["request-id"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let retry = response.headers().contains_key("retry-after");
+    assert_eq!(retry, [429, 503].contains(&status));
+    let body: Value = response.json().await.unwrap();
+    let found = (&body["type"], &body["error"]["type"]);
+    assert_eq!(found, (&json!("error"), &json!(kind)));
+    assert_eq!(body["request_id"], id);
+    assert!(!body["error"]["message"].as_str().unwrap().is_empty());
 }

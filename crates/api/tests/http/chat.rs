@@ -1,7 +1,7 @@
 //! Chat completions beyond text: tools, thoughts, several choices, probabilities, schemas.
 
 use crate::server::{Act, Script, Server, error};
-use api::{ApiConfig, Finish};
+use api::{ApiConfig, Finish, GenerateRequest};
 use serde_json::{Value, json};
 
 const STOP: Act = Act::Finish(Finish::Stop);
@@ -146,10 +146,9 @@ async fn several_choices_have_their_own_seeds_and_one_prompt() {
     assert_eq!(said.collect::<Vec<_>>(), [(0, "ab"), (1, "ab"), (2, "ab")]);
     let usage = json!({"prompt_tokens": 7, "completion_tokens": 6, "total_tokens": 13});
     assert_eq!(whole["usage"], usage);
-    let asked = server.script.asked.lock().unwrap();
-    let seeds: Vec<_> = asked.iter().map(|request| request.seed).collect();
+    let seeds = |asked: &[GenerateRequest]| asked.iter().map(|one| one.seed).collect::<Vec<_>>();
+    let seeds = seeds(&server.script.asked.lock().unwrap());
     assert_eq!(seeds, [Some(10), Some(11), Some(12)]);
-    drop(asked);
     let mut texts = [String::new(), String::new()];
     let mut ends = 0;
     for chunk in chunks(&server, json!({"n": 2})).await {
@@ -167,7 +166,7 @@ async fn every_choice_takes_a_place_and_a_failing_one_cancels_the_others() {
         requests_max: 2,
         ..ApiConfig::default()
     };
-    let server = Server::configured(Script::new(vec![Act::Hang]), config).await;
+    let server = Server::configured(Script::new(vec![Act::Say(b"a"), Act::Hang]), config).await;
     error(server.ask(json!({"n": 3})).await, 503, "overloaded").await;
     server.script.cancelled(2).await;
     let stream = server.ask(json!({"n": 2, "stream": true})).await;

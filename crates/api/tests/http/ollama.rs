@@ -1,6 +1,6 @@
 //! Ollama's dialect.
 
-use crate::server::{Act, Script, Server};
+use crate::server::{Act, Script, Server, replaced};
 use api::{Fault, Finish, Prompt};
 use serde_json::{Value, json};
 
@@ -9,11 +9,8 @@ const GENERATE: &str = "/ollama/api/generate";
 const STOP: Act = Act::Finish(Finish::Stop);
 
 fn question(fields: Value) -> Value {
-    let mut body = json!({"model": "m:latest", "messages": [{"role": "user", "content": "hi"}]});
-    for (name, value) in fields.as_object().unwrap() {
-        body[name] = value.clone();
-    }
-    body
+    let said = json!([{"role": "user", "content": "hi"}]);
+    replaced(json!({"model": "m:latest", "messages": said}), &fields)
 }
 
 /// The lines of a stream, without times.

@@ -379,11 +379,26 @@ impl Drop for Server {
 
 /// The body of a valid request with `fields` added or replaced.
 pub(crate) fn question(fields: Value) -> String {
-    let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
+    let body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
+    replaced(body, &fields).to_string()
+}
+
+/// An object with `fields` added or replaced.
+pub(crate) fn replaced(mut body: Value, fields: &Value) -> Value {
     for (name, value) in fields.as_object().unwrap() {
         body[name] = value.clone();
     }
-    body.to_string()
+    body
+}
+
+/// Fails unless `response` is a 400 for `CODE PARAM`, where the code may be cut short.
+pub(crate) async fn refused(response: reqwest::Response, expected: &str) {
+    assert_eq!(response.status(), 400, "{expected}");
+    let body: Value = response.json().await.unwrap();
+    let (code, param) = expected.split_once(' ').unwrap();
+    let found = body["error"]["code"].as_str().unwrap();
+    assert!(found.starts_with(code), "{expected}: {body}");
+    assert_eq!(body["error"]["param"], param, "{body}");
 }
 
 /// The `data` of each event; fails if there is anything else but comments.

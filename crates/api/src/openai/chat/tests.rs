@@ -7,6 +7,8 @@ use crate::wire::json::{DEPTH_MAX, VALUES_MAX};
 use crate::wire::sampling::{LOGIT_BIAS_MAX, STOP_BYTES_MAX, STOPS_MAX};
 use crate::wire::tools::{TOOL_NAME_BYTES_MAX, TOOLS_MAX};
 
+const MISSING: &str = "missing_required_parameter";
+
 /// A valid request with `fields` added or replaced.
 fn with(fields: &Value) -> Vec<u8> {
     let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
@@ -178,80 +180,70 @@ fn roles_and_contents_have_their_forms() {
 
 #[test]
 fn bad_messages_name_their_place() {
-    const MISSING: &str = "missing_required_parameter";
+    const UNKNOWN: &str = "unsupported_parameter";
+    let king = json!({"role": "k".repeat(9999), "content": "x"});
+    let audio = json!({"role": "user", "content": "x", "audio": {"id": "a"}});
     let image = json!({"type": "image_url", "image_url": {"url": "data:"}});
+    let image = json!([{"type": "text", "text": "x"}, image]);
+    let calls = json!([{"function": {"name": "f", "arguments": 1}}]);
     for (message, code, param) in [
-        (json!({"content": "x"}), MISSING, "messages[0].role"),
-        (json!({"role": "user"}), MISSING, "messages[0].content"),
+        (json!({"content": "x"}), MISSING, ".role"),
+        (json!({"role": "user"}), MISSING, ".content"),
         (
             json!({"role": "user", "content": null}),
             MISSING,
-            "messages[0].content",
+            ".content",
         ),
-        (
-            json!({"role": "king", "content": "x"}),
-            "invalid_value",
-            "messages[0].role",
-        ),
-        (
-            json!({"role": "k".repeat(9999), "content": "x"}),
-            "invalid_value",
-            "messages[0].role",
-        ),
-        (json!({"role": "tool"}), MISSING, "messages[0].content"),
-        (
-            json!({"role": 1, "content": "x"}),
-            "invalid_type",
-            "messages[0].role",
-        ),
+        (json!({"role": "tool"}), MISSING, ".content"),
+        (king, "invalid_value", ".role"),
+        (json!({"role": 1, "content": "x"}), "invalid_type", ".role"),
         (
             json!({"role": "user", "content": 1}),
             "invalid_type",
-            "messages[0].content",
+            ".content",
         ),
         (
             json!({"role": "user", "content": {}}),
             "invalid_type",
-            "messages[0].content",
+            ".content",
         ),
         (
             json!({"role": "user", "content": ["x"]}),
             "invalid_type",
-            "messages[0].content[0]",
+            ".content[0]",
         ),
         (
-            json!({"role": "user", "content": [{"type": "text", "text": "x"}, image]}),
-            "unsupported_parameter",
-            "messages[0].content[1].type",
+            json!({"role": "user", "content": image}),
+            UNKNOWN,
+            ".content[1].type",
         ),
         (
             json!({"role": "user", "content": [{"type": "text"}]}),
             MISSING,
-            "messages[0].content[0].text",
+            ".content[0].text",
         ),
         (
-            json!({"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]}),
+            json!({"role": "assistant", "tool_calls": [{}]}),
             MISSING,
-            "messages[0].tool_calls[0].function",
+            ".tool_calls[0].function",
         ),
         (
-            json!({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": 1}}]}),
+            json!({"role": "assistant", "tool_calls": calls}),
             "invalid_type",
-            "messages[0].tool_calls[0].function.arguments",
+            ".tool_calls[0].function.arguments",
         ),
-        (
-            json!({"role": "user", "content": "x", "audio": {"id": "a"}}),
-            "unsupported_parameter",
-            "messages[0].audio",
-        ),
+        (audio, UNKNOWN, ".audio"),
     ] {
-        refused(&json!({"messages": [message]}), code, param);
+        refused(
+            &json!({"messages": [message]}),
+            code,
+            &format!("messages[0]{param}"),
+        );
     }
 }
 
 #[test]
 fn a_model_and_messages_are_needed() {
-    const MISSING: &str = "missing_required_parameter";
     refused(&json!({"messages": []}), MISSING, "messages");
     refused(&json!({"messages": null}), MISSING, "messages");
     refused(&json!({"messages": "hi"}), "invalid_type", "messages");
@@ -436,7 +428,6 @@ fn tools_and_their_choice_arrive() {
 
 #[test]
 fn bad_tools_name_their_place() {
-    const MISSING: &str = "missing_required_parameter";
     let long = "f".repeat(TOOL_NAME_BYTES_MAX + 1);
     for (fields, code, param) in [
         (
