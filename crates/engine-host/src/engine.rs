@@ -137,7 +137,8 @@ impl Engine {
     /// Steers a session; `settled` learns when it may run.
     pub(crate) fn steer(&mut self, steer: Steer, settled: Settled) {
         let begun = self.parts.has(steer.session);
-        self.steers.set(steer, begun, self.parts.model(), settled);
+        let model = self.parts.shared_model();
+        self.steers.set(steer, begun, &model, settled);
     }
 
     fn render(&self, conversation: &str) -> Result<Answer, Failed> {

@@ -1,12 +1,13 @@
-//! Grammars of `llguidance`: compiling them, and where one stands in a reply.
+//! Compiling grammars with `llguidance` or llama.cpp, and where one stands in a reply.
 
 use super::schema::{SchemaError, prepare};
+use crate::chat::GbnfGrammar;
 use crate::llama::Model;
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
-use proto::host::{GRAMMAR_BYTES_MAX, Grammar};
-use std::sync::{Arc, OnceLock};
+use proto::host::{GRAMMAR_BYTES_MAX, Gbnf, Grammar};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The longest grammar in Lark notation, in bytes: its rules call each other while they are compiled.
 const LARK_BYTES_MAX: usize = 64 << 10;
@@ -55,9 +56,9 @@ pub(crate) enum GrammarError {
     /// Too many brackets.
     #[error("the grammar has {0} opening brackets; at most {LARK_BRACKETS_MAX} are taken")]
     Brackets(usize),
-    /// This form is not compiled here.
-    #[error("grammars in llama.cpp's notation are not taken here; use a JSON schema or Lark")]
-    Gbnf,
+    /// llama.cpp refuses the grammar.
+    #[error("the grammar cannot be used: {0}")]
+    Gbnf(String),
     /// Compiling takes too long.
     #[error("compiling the grammar was given up after {0} seconds; use a simpler one")]
     Slow(u64),
@@ -165,15 +166,21 @@ impl Compiler {
         if let Some(why) = matcher.get_error().or(matcher.grammar_warnings().pop()) {
             return Err(refuse(plain(&why)));
         }
-        let beginning = Beginning {
-            matcher,
-            vocabulary: self.vocabulary,
-        };
         // What the first mask finds out of the grammar is kept for all later ones.
-        match beginning.begin().matcher.compute_mask_or_eos() {
-            Ok(_) => Ok(beginning),
-            Err(_) => Err(refuse("no text fits it".to_owned())),
+        if matcher.clone().compute_mask_or_eos().is_err() {
+            return Err(refuse("no text fits it".to_owned()));
         }
+        Ok(Beginning::Compiled {
+            matcher: Box::new(matcher),
+            vocabulary: self.vocabulary,
+        })
+    }
+}
+
+fn fits(text: &str, max: usize) -> Result<(), GrammarError> {
+    match text.len() {
+        bytes if bytes > max => Err(GrammarError::TooLong { bytes, max }),
+        _ => Ok(()),
     }
 }
 
@@ -184,10 +191,6 @@ fn parse(grammar: &Grammar) -> Result<(TopLevelGrammar, Refuse), GrammarError> {
         let schema = prepare(text, JSON_BLANK)?;
         let top = TopLevelGrammar::from_json_schema(schema);
         Ok((top, GrammarError::Unfit as Refuse))
-    };
-    let fits = |text: &str, max| match text.len() {
-        bytes if bytes > max => Err(GrammarError::TooLong { bytes, max }),
-        _ => Ok(()),
     };
     match grammar {
         Grammar::Json => schema(r#"{"type":"object"}"#),
@@ -204,7 +207,7 @@ fn parse(grammar: &Grammar) -> Result<(TopLevelGrammar, Refuse), GrammarError> {
             let top = TopLevelGrammar::from_lark(text.clone());
             Ok((top, GrammarError::Lark as Refuse))
         }
-        Grammar::Gbnf(_) => Err(GrammarError::Gbnf),
+        Grammar::Gbnf(_) => Err(GrammarError::Broken),
     }
 }
 
@@ -251,9 +254,14 @@ fn plain(error: &str) -> String {
 pub(super) type Compiled = OnceLock<Result<Beginning, GrammarError>>;
 
 /// A grammar before the first token.
-pub(super) struct Beginning {
-    matcher: Matcher,
-    vocabulary: usize,
+pub(super) enum Beginning {
+    /// Of `llguidance`.
+    Compiled {
+        matcher: Box<Matcher>,
+        vocabulary: usize,
+    },
+    /// Of llama.cpp; copied by one thread at a time.
+    Gbnf(Mutex<GbnfGrammar>),
 }
 
 impl std::fmt::Debug for Beginning {
@@ -263,11 +271,28 @@ impl std::fmt::Debug for Beginning {
 }
 
 impl Beginning {
+    /// Reads a grammar in llama.cpp's notation.
+    pub(super) fn gbnf(model: &Arc<Model>, gbnf: &Gbnf) -> Result<Self, GrammarError> {
+        fits(&gbnf.rules, GRAMMAR_BYTES_MAX)?;
+        let grammar = GbnfGrammar::new(model, gbnf).map_err(GrammarError::Gbnf)?;
+        Ok(Self::Gbnf(Mutex::new(grammar)))
+    }
+
     /// Where a reply begins.
-    pub(super) fn begin(&self) -> Guide {
-        Guide {
-            matcher: self.matcher.clone(),
-            vocabulary: self.vocabulary,
+    pub(super) fn begin(&self) -> Result<Guide, GuideError> {
+        match self {
+            Self::Compiled {
+                matcher,
+                vocabulary,
+            } => Ok(Guide::Compiled {
+                matcher: matcher.clone(),
+                vocabulary: *vocabulary,
+            }),
+            Self::Gbnf(grammar) => {
+                let grammar = grammar.lock().unwrap_or_else(PoisonError::into_inner);
+                let copy = grammar.try_clone().map_err(GuideError::GaveUp)?;
+                Ok(Guide::Gbnf(copy))
+            }
         }
     }
 }
@@ -282,9 +307,15 @@ pub(super) enum GuideError {
 }
 
 /// Where a grammar stands in a reply. After an error it is of no use.
-pub(super) struct Guide {
-    matcher: Matcher,
-    vocabulary: usize,
+pub(super) enum Guide {
+    /// In one of `llguidance`.
+    Compiled {
+        matcher: Box<Matcher>,
+        /// Tokens that it knows.
+        vocabulary: usize,
+    },
+    /// In one of llama.cpp.
+    Gbnf(GbnfGrammar),
 }
 
 impl std::fmt::Debug for Guide {
@@ -296,39 +327,54 @@ impl std::fmt::Debug for Guide {
 impl Guide {
     /// Whether a token may be next.
     pub(super) fn allows(&mut self, token: i32) -> Result<bool, GuideError> {
-        if token as usize >= self.vocabulary {
-            return Ok(false);
+        match self {
+            Self::Compiled { vocabulary, .. } if token as usize >= *vocabulary => Ok(false),
+            Self::Compiled { matcher, .. } => {
+                // What is complete and cannot go on allows nothing here, and ends alone in the mask.
+                let fits = matcher.validate_tokens(&[token as u32]);
+                fits.map(|fits| fits == 1).map_err(gave_up)
+            }
+            Self::Gbnf(grammar) => Ok(grammar.allows(token)),
         }
-        // What is complete and cannot go on allows nothing here, and ends alone in the mask.
-        let fits = self.matcher.validate_tokens(&[token as u32]);
-        fits.map(|fits| fits == 1).map_err(gave_up)
     }
 
     /// Sets every logit to −∞ whose token may not be next.
     pub(super) fn mask(&mut self, logits: &mut [f32]) -> Result<(), GuideError> {
-        let allowed = self.matcher.compute_mask_or_eos().map_err(gave_up)?;
-        for (token, logit) in logits.iter_mut().enumerate() {
-            if token >= self.vocabulary || !allowed.is_allowed(token as u32) {
-                *logit = f32::NEG_INFINITY;
+        match self {
+            Self::Compiled {
+                matcher,
+                vocabulary,
+            } => {
+                let allowed = matcher.compute_mask_or_eos().map_err(gave_up)?;
+                for (token, logit) in logits.iter_mut().enumerate() {
+                    if token >= *vocabulary || !allowed.is_allowed(token as u32) {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+                Ok(())
             }
+            Self::Gbnf(grammar) => grammar.mask(logits).map_err(GuideError::GaveUp),
         }
-        Ok(())
     }
 
     /// Goes on behind a token that may be next.
     pub(super) fn accept(&mut self, token: i32) -> Result<(), GuideError> {
-        // Behind what is complete comes nothing but an end, and the compiler takes no more.
-        if self.matcher.is_stopped() && self.matcher.stop_reason().is_ok() {
-            return Ok(());
+        match self {
+            // Behind what is complete comes nothing but an end, and the compiler takes no more.
+            Self::Compiled { matcher, .. }
+                if matcher.is_stopped() && matcher.stop_reason().is_ok() =>
+            {
+                Ok(())
+            }
+            Self::Compiled { matcher, .. } => matcher.consume_token(token as u32).map_err(gave_up),
+            Self::Gbnf(grammar) => grammar.accept(token).map_err(GuideError::GaveUp),
         }
-        self.matcher.consume_token(token as u32).map_err(gave_up)
     }
 }
 
 fn gave_up(error: impl std::fmt::Display) -> GuideError {
-    let why = plain(&error.to_string());
-    if why.contains("NoExtension") {
-        return GuideError::Nothing;
+    match plain(&error.to_string()) {
+        why if why.contains("NoExtension") => GuideError::Nothing,
+        why => GuideError::GaveUp(why),
     }
-    GuideError::GaveUp(why)
 }

@@ -29,13 +29,14 @@ mod tests;
 mod workshop;
 
 use crate::llama::Model;
-use grammar::{GrammarError, Vocabulary};
-use proto::host::{FailCode, Failed, SESSIONS_MAX, Steer};
+use grammar::{Beginning, Compiler, GrammarError, Vocabulary};
+use proto::host::{FailCode, Failed, Grammar, SESSIONS_MAX, Steer};
 use proto::ids::SessionId;
 use proto::model::Sampling;
 pub(crate) use session::Choice;
 use session::Steering;
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use swarm::sampler::{SampleError, Sampler};
 use workshop::{COMPILE_MAX, Workshop};
 
@@ -100,6 +101,21 @@ impl From<SteerError> for Failed {
     }
 }
 
+/// What compiles every kind of grammar for a model. Its vocabulary is sorted when that is first needed.
+fn compiler(
+    model: Arc<Model>,
+) -> impl Fn(&Grammar) -> Result<Beginning, GrammarError> + Send + Sync + 'static {
+    let sorted = OnceLock::new();
+    move |grammar| match grammar {
+        Grammar::Gbnf(gbnf) => Beginning::gbnf(&model, gbnf),
+        grammar => {
+            let sort = || Compiler::new(&Vocabulary::of(&model)?);
+            let compiler: &Result<Compiler, GrammarError> = sorted.get_or_init(sort);
+            compiler.as_ref().map_err(Clone::clone)?.compile(grammar)
+        }
+    }
+}
+
 /// The steered sessions of a process.
 #[derive(Debug, Default)]
 pub(crate) struct Steers {
@@ -110,7 +126,7 @@ pub(crate) struct Steers {
 
 impl Steers {
     /// Steers a session that is not open yet, instead of what was said before; `settled` learns when it may run.
-    pub(crate) fn set(&mut self, steer: Steer, begun: bool, model: &Model, settled: Settled) {
+    pub(crate) fn set(&mut self, steer: Steer, begun: bool, model: &Arc<Model>, settled: Settled) {
         match self.begin(&steer, begun, model) {
             Err(error) => settled(Err(error.into())),
             Ok(steering) => {
@@ -124,7 +140,12 @@ impl Steers {
         }
     }
 
-    fn begin(&mut self, steer: &Steer, begun: bool, model: &Model) -> Result<Steering, SteerError> {
+    fn begin(
+        &mut self,
+        steer: &Steer,
+        begun: bool,
+        model: &Arc<Model>,
+    ) -> Result<Steering, SteerError> {
         if begun {
             return Err(SteerError::Late);
         }
@@ -134,7 +155,7 @@ impl Steers {
             return Err(SteerError::Full);
         }
         if steer.grammar.is_some() && self.workshop.is_none() {
-            self.workshop = Some(Workshop::new(Vocabulary::of(model)?, COMPILE_MAX)?);
+            self.workshop = Some(Workshop::new(compiler(model.clone()), COMPILE_MAX)?);
         }
         Ok(steering)
     }

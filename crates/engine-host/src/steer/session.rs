@@ -153,11 +153,11 @@ impl Steering {
             return Ok(());
         };
         let beginning = compiled.get().ok_or(SteerError::Compiling)?;
-        let mut guide = beginning.as_ref().map_err(Clone::clone)?.begin();
+        let beginning = beginning.as_ref().map_err(Clone::clone)?;
+        let failed = |error| at_position(error, position);
+        let mut guide = beginning.begin().map_err(failed)?;
         for (_, token) in &self.reply {
-            guide
-                .accept(*token)
-                .map_err(|error| at_position(error, position))?;
+            guide.accept(*token).map_err(failed)?;
         }
         self.guide = Some(guide);
         Ok(())

@@ -1,4 +1,4 @@
-use super::grammar::{Compiled, Guide, GuideError, Vocabulary};
+use super::grammar::{Compiled, Compiler, Guide, GuideError, Vocabulary};
 use super::workshop::{COMPILE_MAX, Workshop};
 use proto::host::Grammar;
 use serde_json::{Map, Value, json};
@@ -15,7 +15,9 @@ struct Shop(Workshop);
 
 impl Shop {
     fn new(patience: Duration) -> Self {
-        Self(Workshop::new(Vocabulary::of_bytes(&WORDS), patience).unwrap())
+        let compiler = Compiler::new(&Vocabulary::of_bytes(&WORDS)).unwrap();
+        let compile = move |grammar: &Grammar| compiler.compile(grammar);
+        Self(Workshop::new(compile, patience).unwrap())
     }
 
     fn order(&self, grammar: Grammar) -> (Arc<Compiled>, Receiver<Result<(), String>>) {
@@ -31,7 +33,7 @@ impl Shop {
     fn compile(&self, grammar: Grammar) -> Result<Guide, String> {
         let (compiled, settled) = self.order(grammar);
         settled.recv().unwrap()?;
-        Ok(compiled.get().unwrap().as_ref().unwrap().begin())
+        Ok(compiled.get().unwrap().as_ref().unwrap().begin().unwrap())
     }
 }
 
@@ -127,39 +129,49 @@ fn repeated(count: usize, item: impl Fn(usize) -> Value) -> Vec<Value> {
     (0..count).map(item).collect()
 }
 
-/// Each is either refused with words that name what is wrong, or compiled; and what is compiled is followed for a while.
-/// The limits are such that none is given up for its time alone.
-#[test]
-fn hostile_grammars_are_refused_or_followed() {
+/// It is either refused with words that name what is wrong, or compiled; and what is compiled can be followed for a while.
+/// The limits are such that nothing is given up for its time alone.
+fn hostile(shop: &Shop, grammar: Grammar, expected: &str) {
+    let name: String = format!("{grammar:?}").chars().take(80).collect();
+    match shop.compile(grammar) {
+        Err(why) => {
+            let named = !expected.is_empty() && why.contains(expected);
+            assert!(named && why.len() < 700, "{name}: {why}");
+        }
+        Ok(mut guide) => {
+            assert_eq!(expected, "", "{name}");
+            for step in 0..200 {
+                let next = allowed(&mut guide);
+                let token = next.get(step * 7 % next.len().max(1));
+                let Some(token) = token.filter(|token| **token != END) else {
+                    break;
+                };
+                guide.accept(*token as i32).unwrap();
+            }
+        }
+    }
+}
+
+fn pattern(text: &str) -> Value {
+    json!({"type": "string", "pattern": text})
+}
+
+fn hostile_schemas(schemas: &[(Value, &str)]) {
     let shop = Shop::new(COMPILE_MAX);
-    let check = |grammar: Grammar, expected: &str| {
-        let name: String = format!("{grammar:?}").chars().take(80).collect();
-        match shop.compile(grammar) {
-            Err(why) => {
-                let named = !expected.is_empty() && why.contains(expected);
-                assert!(named && why.len() < 700, "{name}: {why}");
-            }
-            Ok(mut guide) => {
-                assert_eq!(expected, "", "{name}");
-                for step in 0..200 {
-                    let next = allowed(&mut guide);
-                    let token = next.get(step * 7 % next.len().max(1));
-                    let Some(token) = token.filter(|token| **token != END) else {
-                        break;
-                    };
-                    guide.accept(*token as i32).unwrap();
-                }
-            }
-        }
-    };
-    let refused = |schemas: &[(Value, &str)]| {
-        for (value, expected) in schemas {
-            check(schema(value), expected);
-        }
-    };
-    // Nested deeply.
-    check(Grammar::Schema("[".repeat(500_000)), "recursion limit");
-    refused(&[
+    for (value, expected) in schemas {
+        hostile(&shop, schema(value), expected);
+    }
+}
+
+#[test]
+fn grammars_nested_deeply() {
+    let shop = Shop::new(COMPILE_MAX);
+    hostile(
+        &shop,
+        Grammar::Schema("[".repeat(500_000)),
+        "recursion limit",
+    );
+    hostile_schemas(&[
         (
             chain(900, 1, |v| json!({"properties": {"a": {"items": v}}})),
             "",
@@ -191,8 +203,11 @@ fn hostile_grammars_are_refused_or_followed() {
             "",
         ),
     ]);
-    // Repeated often.
-    refused(&[
+}
+
+#[test]
+fn grammars_that_repeat_often() {
+    hostile_schemas(&[
         (
             json!({"type": "array", "items": {"type": "null"}, "minItems": 1_000_000_000}),
             "",
@@ -206,10 +221,12 @@ fn hostile_grammars_are_refused_or_followed() {
         ),
         (json!({"type": "integer", "multipleOf": 9_973}), ""),
     ]);
-    // Patterns.
-    let pattern = |text: &str| json!({"type": "string", "pattern": text});
+}
+
+#[test]
+fn patterns_that_explode() {
     let every = repeated(30, |i| pattern(&format!("^(.{{{}}})*$", i + 1)));
-    refused(&[
+    hostile_schemas(&[
         (pattern("((a{1,1000}){1,1000}){1,1000}"), ""),
         (pattern("(a|b)*a(a|b){30}$"), ""),
         (pattern("(?=a)b"), "look-around"),
@@ -221,10 +238,14 @@ fn hostile_grammars_are_refused_or_followed() {
         ),
         (json!({ "allOf": every }), "too many"),
     ]);
-    // Wide.
+}
+
+#[test]
+fn wide_schemas() {
+    let shop = Shop::new(COMPILE_MAX);
     let word = |i| json!({"const": format!("w{i}")});
     let either = |i| json!({"anyOf": [pattern(&format!("a{i}")), pattern(&format!("b{i}"))]});
-    refused(&[
+    hostile_schemas(&[
         (
             json!({"enum": repeated(20_000, |i| json!(format!("word {i}")))}),
             "",
@@ -238,31 +259,42 @@ fn hostile_grammars_are_refused_or_followed() {
         ),
         (json!({"allOf": repeated(20, either)}), "parts once"),
     ]);
-    check(Grammar::Schema("x".repeat(2 << 20)), "at most 1048576");
-    // Lark.
+    hostile(
+        &shop,
+        Grammar::Schema("x".repeat(2 << 20)),
+        "at most 1048576",
+    );
+}
+
+#[test]
+fn hostile_lark() {
+    let shop = Shop::new(COMPILE_MAX);
     let named = |name: &str, count: usize| {
         let rules: String = (0..count)
             .map(|i| format!("{name}{i}: {name}{}\n", i + 1))
             .collect();
         lark(&format!("start: {name}0\n{rules}{name}{count}: \"x\""))
     };
-    check(named("A", 4_000), "");
-    check(named("a", 4_000), "");
-    check(
+    hostile(&shop, named("A", 4_000), "");
+    hostile(&shop, named("a", 4_000), "");
+    hostile(
+        &shop,
         lark(&format!("start: {}\"a\"", "(".repeat(4_000))),
         "too deeply nested",
     );
-    check(
+    hostile(
+        &shop,
         lark(&format!("start: {}\"a\"", "(".repeat(5_000))),
         "5000 opening brackets",
     );
-    check(lark("start: start start | \"x\" | \"\""), "");
-    check(
+    hostile(&shop, lark("start: start start | \"x\" | \"\""), "");
+    hostile(
+        &shop,
         lark("start: a{1,1000000}\na: b{1,100000}\nb: (\"x\"|\"y\"){0,100000}"),
         "",
     );
-    check(lark("start: A\nA: A \"x\""), "circular reference");
-    check(lark(&"a".repeat(70_000)), "at most 65536");
+    hostile(&shop, lark("start: A\nA: A \"x\""), "circular reference");
+    hostile(&shop, lark(&"a".repeat(70_000)), "at most 65536");
 }
 
 #[test]

@@ -4,12 +4,12 @@
 //! long: a thread cannot be stopped, so it runs on, and while a few of them do, no other grammar is begun.
 
 use super::Settled;
-use super::grammar::{Compiled, Compiler, GrammarError, Vocabulary};
+use super::grammar::{Beginning, Compiled, GrammarError};
 use super::schema::LEVELS_MAX;
 use crate::steer::SteerError;
 use proto::host::{Failed, Grammar, SESSIONS_MAX};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ const STUCK_MAX: usize = 2;
 const LEVEL_BYTES: usize = 16 << 10;
 /// The stack of a compiling thread, in bytes. Only what is used of it takes memory.
 const STACK_BYTES: usize = LEVELS_MAX * LEVEL_BYTES;
+
+type Compile = dyn Fn(&Grammar) -> Result<Beginning, GrammarError> + Send + Sync;
 
 struct Order {
     grammar: Grammar,
@@ -35,11 +37,14 @@ pub(super) struct Workshop {
 }
 
 impl Workshop {
-    /// Opens one for a model's vocabulary, that gives up on what takes longer than its patience.
-    pub(super) fn new(vocabulary: Vocabulary, patience: Duration) -> Result<Self, GrammarError> {
-        let vocabulary = Arc::new(vocabulary);
+    /// Opens one that compiles as `compile` does, and gives up on what takes longer than its patience.
+    pub(super) fn new(
+        compile: impl Fn(&Grammar) -> Result<Beginning, GrammarError> + Send + Sync + 'static,
+        patience: Duration,
+    ) -> Result<Self, GrammarError> {
+        let compile: Arc<Compile> = Arc::new(compile);
         let (orders, ordered) = sync_channel(SESSIONS_MAX as usize);
-        let work = move || work(&ordered, &vocabulary, patience);
+        let work = move || work(&ordered, &compile, patience);
         let thread = Builder::new().name("grammars".to_owned()).spawn(work);
         thread.map_err(|_| GrammarError::Broken)?;
         Ok(Self { orders })
@@ -61,7 +66,7 @@ impl Workshop {
 }
 
 impl Order {
-    fn settle(self, result: Result<super::grammar::Beginning, GrammarError>) {
+    fn settle(self, result: Result<Beginning, GrammarError>) {
         let answer = result.as_ref().map(|_| ()).map_err(Clone::clone);
         // Filled once: every order has a place of its own.
         let _ = self.compiled.set(result);
@@ -69,8 +74,7 @@ impl Order {
     }
 }
 
-fn work(ordered: &Receiver<Order>, vocabulary: &Arc<Vocabulary>, patience: Duration) {
-    let compiler: Arc<OnceLock<Result<Compiler, GrammarError>>> = Arc::default();
+fn work(ordered: &Receiver<Order>, compile: &Arc<Compile>, patience: Duration) {
     let mut stuck: Vec<JoinHandle<()>> = Vec::new();
     while let Ok(order) = ordered.recv() {
         stuck.retain(|thread| !thread.is_finished());
@@ -79,13 +83,10 @@ fn work(ordered: &Receiver<Order>, vocabulary: &Arc<Vocabulary>, patience: Durat
             continue;
         }
         let (done, result) = sync_channel(1);
-        let (grammar, compiler, vocabulary) =
-            (order.grammar.clone(), compiler.clone(), vocabulary.clone());
+        let (grammar, compile) = (order.grammar.clone(), compile.clone());
         let compile = move || {
-            let compiler = compiler.get_or_init(|| Compiler::new(&vocabulary));
-            let result = compiler.as_ref().map_err(Clone::clone);
             // Nobody waits any more when it took too long.
-            let _ = done.send(result.and_then(|compiler| compiler.compile(&grammar)));
+            let _ = done.send(compile(&grammar));
         };
         let thread = Builder::new()
             .name("grammar".to_owned())

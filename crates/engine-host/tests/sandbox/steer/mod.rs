@@ -1,0 +1,243 @@
+//! Steered sessions in a sealed engine-host, on the starter model: whole, and as head and tail of a ring.
+
+mod grammars;
+mod values;
+
+use crate::Test;
+use crate::hosts::{start, with_ward};
+use engine::{EngineError, Host};
+use proto::host::{
+    Answer, Draw, Drawn, Grammar, KvType, LoadSpec, Output, Part, Role, Run, SandboxLevel, Steer,
+    Tokenize,
+};
+use proto::ids::SessionId;
+use proto::model::{Numerics, Sampling};
+use serde_json::json;
+use std::path::Path;
+
+pub(crate) const TESTS: &[Test] = &[
+    (
+        "replies_fit_their_schema_wherever_they_are_drawn",
+        grammars::schemas,
+    ),
+    ("other_grammars_bind_too", grammars::grammars),
+    ("sessions_do_not_disturb_each_other", grammars::neighbours),
+    ("steering_is_refused_with_words", values::refusals),
+    ("a_session_is_steered_before_it_begins", values::order),
+    ("what_cannot_go_on_says_so", grammars::dead_ends),
+    (
+        "probabilities_are_those_of_the_logits",
+        values::probabilities,
+    ),
+    ("bias_and_penalties_follow_their_formula", values::formulas),
+];
+
+pub(super) fn spec(parts: &[(Role, &Path)]) -> LoadSpec {
+    let part = |(role, path): &(Role, &Path)| Part {
+        role: *role,
+        files: vec![path.display().to_string()],
+    };
+    LoadSpec {
+        parts: parts.iter().map(part).collect(),
+        numerics: Numerics::Exact,
+        positions_max: 512,
+        sessions_max: 8,
+        step_rows_max: 128,
+        threads: Some(1),
+        memory_bytes_max: None,
+        adapters_dir: None,
+        kv: KvType::F16,
+        rope_scale: None,
+        kv_bytes_max: None,
+        lanes: 1,
+    }
+}
+
+/// Runs a test with the whole starter.
+pub(super) fn with_starter<F: Future<Output = ()>>(test: impl FnOnce(std::sync::Arc<Host>) -> F) {
+    with_ward(|_, ward| async move {
+        let starter = specimen::starter();
+        let supervisor = start(spec(&[(Role::Whole, &starter)]), &ward);
+        let host = supervisor.ready().await.unwrap();
+        if cfg!(target_os = "linux") {
+            assert_eq!(host.loaded().sandbox.level, SandboxLevel::Full);
+        }
+        test(host).await;
+    });
+}
+
+/// What a reply is asked for with.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    pub(super) prompt: &'static str,
+    pub(super) steer: Option<Steer>,
+    sampling: Sampling,
+    pub(super) tokens: u32,
+    /// How many tokens are drawn in one call; 1 is a call each, and no guesses.
+    pub(super) burst: u32,
+}
+
+impl Question {
+    pub(super) fn new(steer: Option<Steer>) -> Self {
+        Self {
+            prompt: "A person as JSON, with name, age, and hobbies: ",
+            steer,
+            sampling: Sampling::GREEDY,
+            tokens: 160,
+            burst: 32,
+        }
+    }
+
+    pub(super) fn warm(self, temperature: f32, seed: u64) -> Self {
+        let sampling = Sampling {
+            temperature,
+            seed,
+            top_p: 0.95,
+            ..Sampling::GREEDY
+        };
+        Self { sampling, ..self }
+    }
+
+    pub(super) async fn prompt(&self, host: &Host) -> Vec<i32> {
+        let tokenize = Tokenize {
+            text: self.prompt.to_owned(),
+            add_special: true,
+            parse_special: false,
+        };
+        host.tokenize(tokenize).await.unwrap()
+    }
+
+    /// The reply of a session of its own, drawn from the whole model.
+    pub(super) async fn ask(&self, host: &Host) -> Result<Vec<Drawn>, EngineError> {
+        let session = SessionId(rand::random());
+        let reply = self.ask_in(host, session).await;
+        host.drop_session(session);
+        reply
+    }
+
+    pub(super) async fn ask_in(
+        &self,
+        host: &Host,
+        session: SessionId,
+    ) -> Result<Vec<Drawn>, EngineError> {
+        if let Some(steer) = self.steer.clone() {
+            host.steer(Steer { session, ..steer }).await?;
+        }
+        let mut reply: Vec<Drawn> = Vec::new();
+        let (mut position, mut next) = (0, self.prompt(host).await);
+        while (reply.len() as u32) < self.tokens {
+            let burst = self.burst.min(self.tokens - reply.len() as u32);
+            let mut answers =
+                host.run(self.run(session, Role::Whole, position, next, burst), &[])?;
+            while let Some(answer) = answers.next().await {
+                let (Answer::Token(drawn), _) = answer? else {
+                    return Err(EngineError::OutOfTurn);
+                };
+                reply.push(drawn);
+            }
+            let last = reply.last().unwrap();
+            if last.end {
+                break;
+            }
+            (position, next) = (last.position, vec![last.token]);
+        }
+        Ok(reply)
+    }
+
+    /// The same from head and tail, as in a ring.
+    pub(super) async fn ask_ring(&self, host: &Host) -> Result<Vec<Drawn>, EngineError> {
+        let session = SessionId(rand::random());
+        if let Some(steer) = self.steer.clone() {
+            host.steer(Steer { session, ..steer }).await?;
+        }
+        let prompt = self.prompt(host).await;
+        let mut head = self.run(session, Role::Head, 0, prompt, 1);
+        head.output = Output::Rows;
+        let (_, mut rows) = host.run(head, &[])?.next().await.unwrap()?;
+        let mut reply: Vec<Drawn> = Vec::new();
+        let mut position = 0;
+        while (reply.len() as u32) < self.tokens && !rows.is_empty() {
+            let tail = self.run(session, Role::Tail, position, Vec::new(), 1);
+            let (answer, after) = host.run(tail, &rows)?.next().await.unwrap()?;
+            let Answer::Token(drawn) = answer else {
+                return Err(EngineError::OutOfTurn);
+            };
+            (position, rows) = (drawn.position, after);
+            reply.push(drawn);
+        }
+        host.drop_session(session);
+        Ok(reply)
+    }
+
+    pub(super) fn run(
+        &self,
+        session: SessionId,
+        role: Role,
+        position: u32,
+        tokens: Vec<i32>,
+        burst: u32,
+    ) -> Run {
+        Run {
+            session,
+            role,
+            position,
+            tokens,
+            output: Output::Token(Draw {
+                sampling: self.sampling,
+                burst,
+                then_head: role == Role::Tail,
+            }),
+            scope: None,
+            adapters: Vec::new(),
+        }
+    }
+}
+
+pub(super) fn steer() -> Steer {
+    Steer {
+        session: SessionId([0; 16]),
+        grammar: None,
+        logit_bias: Vec::new(),
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        logprobs: None,
+        show_control: false,
+    }
+}
+
+pub(super) fn bound(grammar: Grammar) -> Option<Steer> {
+    Some(Steer {
+        grammar: Some(grammar),
+        ..steer()
+    })
+}
+
+pub(super) fn text(reply: &[Drawn]) -> String {
+    let bytes = reply.iter().flat_map(|drawn| &drawn.piece);
+    String::from_utf8(bytes.copied().collect()).unwrap()
+}
+
+pub(super) fn tokens(reply: &[Drawn]) -> Vec<i32> {
+    reply.iter().map(|drawn| drawn.token).collect()
+}
+
+pub(super) fn person() -> Grammar {
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 12},
+            "age": {"type": "integer", "minimum": 1, "maximum": 120},
+            "mood": {"enum": ["glad", "sad", 7]},
+            "hobbies": {"type": "array", "items": {"$ref": "#/$defs/hobby"}, "minItems": 1, "maxItems": 2}
+        },
+        "required": ["name", "age", "mood", "hobbies"],
+        "additionalProperties": false,
+        "$defs": {"hobby": {
+            "type": "object",
+            "properties": {"what": {"type": "string", "maxLength": 12}, "hours": {"type": "number"}},
+            "required": ["what"],
+            "additionalProperties": false
+        }}
+    });
+    Grammar::Schema(schema.to_string())
+}
