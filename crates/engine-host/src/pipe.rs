@@ -7,6 +7,7 @@ use proto::packet::{self, PREFIX_BYTES, Prefix};
 use std::io::{self, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
 
 /// How much is read from the pipe at once, in bytes.
 const READ_BYTES: usize = 64 << 10;
@@ -69,20 +70,22 @@ pub(crate) enum ReadError {
     Decode(#[from] DecodeError),
 }
 
-/// Writes replies. When the node is gone, writing fails and the process ends.
-#[derive(Debug)]
+/// Writes replies, from any thread. When the node is gone, writing fails and the process ends.
+#[derive(Debug, Clone)]
 pub(crate) struct Replies {
-    stream: UnixStream,
+    stream: Arc<Mutex<UnixStream>>,
 }
 
 impl Replies {
     pub(crate) fn new(stream: UnixStream) -> Self {
-        Self { stream }
+        Self {
+            stream: Arc::new(Mutex::new(stream)),
+        }
     }
 
     /// Writes an answer with a payload of f32 values, at most [`packet::PAYLOAD_BYTES_MAX`].
     pub(crate) fn send(
-        &mut self,
+        &self,
         id: u64,
         more: bool,
         answer: Answer,
@@ -90,6 +93,9 @@ impl Replies {
     ) -> io::Result<()> {
         let mut bytes = packet::head(&Reply { id, more, answer }, size_of_val(values));
         bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-        self.stream.write_all(&bytes)
+        let stream = self.stream.lock();
+        // Whoever panics ends the process; half an answer would be no answer.
+        let mut stream = stream.map_err(|_| io::Error::other("another thread died writing"))?;
+        stream.write_all(&bytes)
     }
 }

@@ -1,8 +1,10 @@
 //! The main loop of an engine-host: take calls, compute steps, reply.
 
 use crate::adapters::AdapterError;
+use crate::chat::Desk;
 use crate::engine::{Engine, Outcome, bad_call};
 use crate::extent::ExtentError;
+use crate::inbox::Inbox;
 use crate::llama::StepError;
 use crate::parts::{PartsError, SessionError};
 use crate::pipe::{Calls, ReadError, Received, Replies};
@@ -10,10 +12,12 @@ use crate::sandbox::SealError;
 use crate::schedule::{Pending, Schedule};
 use proto::host::{Answer, Call, Draw, Drawn, FailCode, Failed, LoadSpec, Output, Role, Run, Task};
 use proto::ids::SessionId;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Runs this process as an engine-host: the pipe is standard input, `parent` the process to die with.
@@ -24,15 +28,16 @@ use std::time::Duration;
 pub fn run(parent: u32) -> io::Result<()> {
     die_with(parent)?;
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut calls = Calls::new(stream.try_clone()?);
+    let inbox = Inbox::new(Calls::new(stream.try_clone()?));
     let replies = Replies::new(stream);
     Host {
+        inbox: Rc::new(RefCell::new(inbox)),
         replies,
         engine: None,
         schedule: Schedule::default(),
         embedding: VecDeque::new(),
     }
-    .serve(&mut calls)
+    .serve()
 }
 
 #[cfg(target_os = "linux")]
@@ -55,6 +60,7 @@ fn die_with(_parent: u32) -> io::Result<()> {
 }
 
 struct Host {
+    inbox: Rc<RefCell<Inbox>>,
     replies: Replies,
     engine: Option<Engine>,
     schedule: Schedule,
@@ -125,12 +131,13 @@ impl From<&StepError> for Failed {
 }
 
 impl Host {
-    fn serve(&mut self, calls: &mut Calls) -> io::Result<()> {
+    fn serve(&mut self) -> io::Result<()> {
         loop {
             // With nothing to compute there is nothing to do but wait for a call.
             let mut wait = self.schedule.is_empty() && self.embedding.is_empty();
             loop {
-                match calls.next(wait) {
+                let next = self.inbox.borrow_mut().next(wait);
+                match next {
                     Ok(Some(received)) => self.take(received)?,
                     Ok(None) => break,
                     // The normal end: the node has closed the pipe.
@@ -211,6 +218,13 @@ impl Host {
             return Err(bad_call("a model is loaded already; start another process"));
         }
         let (engine, loaded) = Engine::load(spec)?;
+        let (model, figures) = (engine.parts.shared_model(), engine.figures.clone());
+        let desk = Desk::start(model, figures, self.replies.clone());
+        let desk = desk.map_err(|error| Failed {
+            code: FailCode::NoRoom,
+            detail: format!("no thread could be started ({error})"),
+        })?;
+        Inbox::open(&self.inbox, desk);
         self.engine = Some(engine);
         Ok(Answer::Loaded(Box::new(loaded)))
     }

@@ -5,7 +5,7 @@
 //! Where they cannot be read, all cores count as free.
 
 use crate::figures::Figures;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a measurement lasts at least: shorter ones are too coarse for 10 ms ticks.
@@ -26,12 +26,12 @@ pub(crate) struct Threads {
     cores: u32,
     current: u32,
     before: Option<(Instant, Ticks)>,
-    figures: Rc<Figures>,
+    figures: Arc<Figures>,
 }
 
 impl Threads {
     /// `fixed` threads, or as many as are free of `cores`.
-    pub(crate) fn new(fixed: Option<u32>, cores: u32, figures: Rc<Figures>) -> Self {
+    pub(crate) fn new(fixed: Option<u32>, cores: u32, figures: Arc<Figures>) -> Self {
         let current = fixed.unwrap_or(cores).max(1);
         Self {
             fixed,

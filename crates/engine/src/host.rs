@@ -5,8 +5,8 @@ use crate::outbox::{CALLS_WAITING_MAX, DROPS_WAITING_MAX, Outbox};
 use bytes::Bytes;
 use proto::codec;
 use proto::host::{
-    Answer, Call, LoadAdapter, LoadSpec, Loaded, Output, Prompt, Reply, Run, Stats, Task, Tokenize,
-    Trim,
+    Answer, Call, LoadAdapter, LoadSpec, Loaded, Output, Prompt, ReadReply, Reply, Run, Stats,
+    Task, Tokenize, Trim,
 };
 use proto::ids::SessionId;
 use proto::packet::{self, PREFIX_BYTES, Prefix};
@@ -164,6 +164,30 @@ impl Host {
     pub async fn render(&self, conversation: String) -> Result<Prompt, EngineError> {
         match self.ask(Task::Render(conversation)).await? {
             Answer::Prompt(prompt) => Ok(*prompt),
+            _ => Err(EngineError::OutOfTurn),
+        }
+    }
+
+    /// A reply taken apart, as JSON: content, reasoning, tool calls.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn read(&self, reply: ReadReply) -> Result<String, EngineError> {
+        match self.ask(Task::Read(reply)).await? {
+            Answer::Text(message) => Ok(message),
+            _ => Err(EngineError::OutOfTurn),
+        }
+    }
+
+    /// The bytes of tokens, one piece a token; control tokens as their names.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn detokenize(&self, tokens: Vec<i32>) -> Result<Vec<Vec<u8>>, EngineError> {
+        match self.ask(Task::Detokenize(tokens)).await? {
+            Answer::Pieces(pieces) => Ok(pieces.into_iter().map(Into::into).collect()),
             _ => Err(EngineError::OutOfTurn),
         }
     }

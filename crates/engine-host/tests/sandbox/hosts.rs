@@ -28,7 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 const MODEL: Hash = Hash([7; 32]);
 
-fn spec(files: &[PathBuf]) -> LoadSpec {
+pub(crate) fn spec(files: &[PathBuf]) -> LoadSpec {
     LoadSpec {
         parts: vec![Part {
             role: Role::Whole,
@@ -52,7 +52,7 @@ fn spec(files: &[PathBuf]) -> LoadSpec {
 }
 
 /// Runs a test in a runtime, with a directory and a ward of its own.
-fn with_ward<F: Future<Output = ()>>(test: impl FnOnce(PathBuf, Arc<Ward>) -> F) {
+pub(crate) fn with_ward<F: Future<Output = ()>>(test: impl FnOnce(PathBuf, Arc<Ward>) -> F) {
     let dir = tempfile::tempdir().unwrap();
     let ward = Arc::new(Ward::new([], Box::new(|_, _| {})));
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -61,7 +61,7 @@ fn with_ward<F: Future<Output = ()>>(test: impl FnOnce(PathBuf, Arc<Ward>) -> F)
     runtime.unwrap().block_on(test(dir.path().to_owned(), ward));
 }
 
-fn start(spec: LoadSpec, ward: &Arc<Ward>) -> Supervisor {
+pub(crate) fn start(spec: LoadSpec, ward: &Arc<Ward>) -> Supervisor {
     let launch = Launch {
         program: std::env::current_exe().unwrap(),
         args: vec!["engine-host".to_owned()],

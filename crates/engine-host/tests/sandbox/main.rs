@@ -11,6 +11,7 @@ mod models;
 mod probes;
 #[cfg(target_os = "linux")]
 mod refusals;
+mod texts;
 
 /// A test by its name.
 type Test = (&'static str, fn());
@@ -27,7 +28,7 @@ fn main() {
 }
 
 fn tests() -> Vec<Test> {
-    let mut tests = hosts::TESTS.to_vec();
+    let mut tests = [hosts::TESTS, texts::TESTS].concat();
     #[cfg(target_os = "linux")]
     tests.extend(refusals::TESTS);
     tests
