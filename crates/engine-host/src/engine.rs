@@ -2,21 +2,21 @@
 
 use crate::draft::{Drafting, look_up};
 use crate::figures::Figures;
-use crate::llama::{Input, StepError, TextError, Wanted};
+use crate::llama::{Input, StepError, Wanted};
 use crate::parts::{Parts, SessionSlice};
 use crate::sandbox::{self, Sealed};
 use crate::schedule::{Pending, StepSize};
 use crate::steer::{Settled, Steers};
 use crate::threads::Threads;
 use proto::host::{
-    Answer, Draw, Drawn, FailCode, Failed, LoadSpec, Loaded, Logprobs, Output, Probable, Prompt,
-    Role, Run, Steer,
+    Answer, Draw, Drawn, FailCode, Failed, LoadSpec, Loaded, Logprobs, Output, Probable, Role, Run,
+    Steer,
 };
 use proto::host::{EMBED_TEXTS_MAX, Stats, Task};
 use proto::ids::SessionId;
 use proto::packet::{self, PAYLOAD_BYTES_MAX};
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use swarm::sampler::Sampler;
 
@@ -33,7 +33,7 @@ pub(crate) struct Engine {
     pub(crate) parts: Parts,
     sampler: Sampler,
     threads: Threads,
-    figures: Rc<Figures>,
+    pub(crate) figures: Arc<Figures>,
     stats: Stats,
     lanes: u32,
     /// Rows a second of chunks, as measured.
@@ -57,7 +57,7 @@ impl Engine {
     pub(crate) fn load(spec: &LoadSpec) -> Result<(Self, Loaded), Failed> {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
         let Sealed { sandbox, figures } = sandbox::seal(spec)?;
-        let figures = Rc::new(figures);
+        let figures = Arc::new(figures);
         let threads = Threads::new(spec.threads, cores, figures.clone());
         let parts = Parts::load(spec, threads.most())?;
         let loaded = Loaded {
@@ -92,22 +92,7 @@ impl Engine {
 
     /// Answers what needs no step; `waiting` sessions wait for one.
     pub(crate) fn answer(&mut self, task: Task, waiting: usize) -> Result<Answer, Failed> {
-        let text = |e: TextError| Failed {
-            code: FailCode::Unsupported,
-            detail: e.to_string(),
-        };
         match task {
-            Task::Tokenize(t) => self
-                .parts
-                .model()
-                .tokenize(&t.text, t.add_special, t.parse_special)
-                .map(Answer::Tokens)
-                .map_err(text),
-            Task::Render(conversation) => self.render(&conversation),
-            Task::Read(_) | Task::Detokenize(_) => Err(Failed {
-                code: FailCode::Unsupported,
-                detail: "not yet".into(),
-            }),
             Task::Trim(trim) => {
                 self.parts
                     .trim(trim.session, trim.length)
@@ -128,9 +113,7 @@ impl Engine {
                 waiting: waiting as u32,
                 ..self.stats
             })),
-            Task::Load(_) | Task::Run(_) | Task::Drop(_) | Task::Embed(_) | Task::Steer(_) => {
-                Err(bad_call("handled elsewhere"))
-            }
+            _ => Err(bad_call("handled elsewhere")),
         }
     }
 
@@ -139,28 +122,6 @@ impl Engine {
         let begun = self.parts.has(steer.session);
         let model = self.parts.shared_model();
         self.steers.set(steer, begun, &model, settled);
-    }
-
-    fn render(&self, conversation: &str) -> Result<Answer, Failed> {
-        let text = |e: TextError| Failed {
-            code: FailCode::Unsupported,
-            detail: e.to_string(),
-        };
-        let bad = |_| bad_call("not a conversation");
-        let json: serde_json::Value = serde_json::from_str(conversation).map_err(bad)?;
-        let word =
-            |m: &serde_json::Value, key: &str| m[key].as_str().unwrap_or_default().to_owned();
-        let messages = json["messages"].as_array().into_iter().flatten();
-        let messages: Vec<_> = messages
-            .map(|m| (word(m, "role"), word(m, "content")))
-            .collect();
-        let model = self.parts.model();
-        let rendered = model.render(&messages).map_err(text)?;
-        Ok(Answer::Prompt(Box::new(Prompt {
-            tokens: model.tokenize(&rendered, false, true).map_err(text)?,
-            text: rendered,
-            ..Prompt::default()
-        })))
     }
 
     /// Checks a run's shape; returns its number of rows and its activations.

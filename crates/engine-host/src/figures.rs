@@ -46,6 +46,12 @@ impl Figures {
         self.pages(1)
     }
 
+    /// Resident memory that is this process's alone, in bytes, 0 where it cannot be read.
+    #[must_use]
+    pub fn own_bytes(&self) -> u64 {
+        self.pages(1).saturating_sub(self.pages(2))
+    }
+
     /// Address space of this process in bytes, 0 where it cannot be read.
     #[must_use]
     pub fn address_bytes(&self) -> u64 {

@@ -6,10 +6,11 @@
 //! input. It is the only crate that calls C. When native code aborts, the child dies, the node sees the pipe
 //! close and starts another; a native fault never takes the node down.
 //!
-//! One thread does everything but ggml's own workers' part. Between steps it takes what calls have come ([`pipe`]), gathers runs
-//! that fit into one step ([`schedule`]), computes the step ([`engine`], over [`parts`] and the safe wrappers in [`llama`]) and
-//! writes the replies ([`serve`]). So there is no wake-up of another thread between a call and its computation.
-//! Only grammars are compiled beside it ([`steer`]), by a thread that answers its calls itself.
+//! One thread does everything but ggml's own workers' part and texts. Between steps it takes what calls have come ([`pipe`],
+//! [`inbox`]), gathers runs that fit into one step ([`schedule`]), computes the step ([`engine`], over [`parts`] and the safe
+//! wrappers in [`llama`]) and writes the replies ([`serve`]). So no other thread is woken between a call and its computation.
+//! What has to do with texts alone (templates, tokenizing, reading replies) is done by a second thread ([`chat`]), to which
+//! calls are handed on even within a step; a third compiles grammars ([`steer`]).
 //! What earlier prompts left in the caches is used again ([`prefix`]), and a session that decodes alone guesses ahead ([`draft`]).
 //! How much is set up is worked out in [`extent`]; LoRA adapters come and go in [`adapters`].
 //!
@@ -26,6 +27,7 @@ mod draft;
 mod engine;
 pub mod extent;
 mod figures;
+mod inbox;
 pub mod llama;
 pub mod parts;
 mod pipe;

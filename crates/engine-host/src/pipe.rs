@@ -84,7 +84,7 @@ impl Replies {
 
     /// Writes an answer with a payload of f32 values, at most [`packet::PAYLOAD_BYTES_MAX`].
     pub(crate) fn send(
-        &mut self,
+        &self,
         id: u64,
         more: bool,
         answer: Answer,

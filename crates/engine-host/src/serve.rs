@@ -1,8 +1,10 @@
 //! The main loop of an engine-host: take calls, compute steps, reply.
 
 use crate::adapters::AdapterError;
+use crate::chat::Desk;
 use crate::engine::{Engine, Outcome, bad_call};
 use crate::extent::ExtentError;
+use crate::inbox::Inbox;
 use crate::llama::StepError;
 use crate::parts::{PartsError, SessionError};
 use crate::pipe::{Calls, ReadError, Received, Replies};
@@ -12,10 +14,12 @@ use proto::host::{
     Answer, Call, Draw, Drawn, FailCode, Failed, LoadSpec, Output, Role, Run, Steer, Task,
 };
 use proto::ids::SessionId;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Runs this process as an engine-host: the pipe is standard input, `parent` the process to die with.
@@ -26,15 +30,16 @@ use std::time::Duration;
 pub fn run(parent: u32) -> io::Result<()> {
     die_with(parent)?;
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut calls = Calls::new(stream.try_clone()?);
+    let inbox = Inbox::new(Calls::new(stream.try_clone()?));
     let replies = Replies::new(stream);
     Host {
+        inbox: Rc::new(RefCell::new(inbox)),
         replies,
         engine: None,
         schedule: Schedule::default(),
         embedding: VecDeque::new(),
     }
-    .serve(&mut calls)
+    .serve()
 }
 
 #[cfg(target_os = "linux")]
@@ -57,6 +62,7 @@ fn die_with(_parent: u32) -> io::Result<()> {
 }
 
 struct Host {
+    inbox: Rc<RefCell<Inbox>>,
     replies: Replies,
     engine: Option<Engine>,
     schedule: Schedule,
@@ -127,12 +133,13 @@ impl From<&StepError> for Failed {
 }
 
 impl Host {
-    fn serve(&mut self, calls: &mut Calls) -> io::Result<()> {
+    fn serve(&mut self) -> io::Result<()> {
         loop {
             // With nothing to compute there is nothing to do but wait for a call.
             let mut wait = self.schedule.is_empty() && self.embedding.is_empty();
             loop {
-                match calls.next(wait) {
+                let next = self.inbox.borrow_mut().next(wait);
+                match next {
                     Ok(Some(received)) => self.take(received)?,
                     Ok(None) => break,
                     // The normal end: the node has closed the pipe.
@@ -214,7 +221,7 @@ impl Host {
         let Some(engine) = &mut self.engine else {
             return self.reply(id, Answer::Failed(bad_call("nothing is loaded")));
         };
-        let mut replies = self.replies.clone();
+        let replies = self.replies.clone();
         let settled = move |settled: Result<(), Failed>| {
             let answer = settled.map_or_else(Answer::Failed, |()| Answer::Done);
             // That the pipe is broken, the main loop finds out by itself.
@@ -229,6 +236,13 @@ impl Host {
             return Err(bad_call("a model is loaded already; start another process"));
         }
         let (engine, loaded) = Engine::load(spec)?;
+        let (model, figures) = (engine.parts.shared_model(), engine.figures.clone());
+        let desk = Desk::start(model, figures, self.replies.clone());
+        let desk = desk.map_err(|error| Failed {
+            code: FailCode::NoRoom,
+            detail: format!("no thread could be started ({error})"),
+        })?;
+        Inbox::open(&self.inbox, desk);
         self.engine = Some(engine);
         Ok(Answer::Loaded(Box::new(loaded)))
     }

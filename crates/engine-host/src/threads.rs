@@ -7,7 +7,7 @@
 //! Where they cannot be read, all cores count as free.
 
 use crate::figures::Figures;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a measurement lasts at least: shorter ones are too coarse for 10 ms ticks.
@@ -30,12 +30,12 @@ pub(crate) struct Threads {
     cores: u32,
     current: u32,
     before: Option<(Instant, Ticks)>,
-    figures: Rc<Figures>,
+    figures: Arc<Figures>,
 }
 
 impl Threads {
     /// As many as are free of `cores`, and not more than `limit`.
-    pub(crate) fn new(limit: Option<u32>, cores: u32, figures: Rc<Figures>) -> Self {
+    pub(crate) fn new(limit: Option<u32>, cores: u32, figures: Arc<Figures>) -> Self {
         let cores = cores.max(1);
         let most = limit.unwrap_or(cores).clamp(1, cores);
         Self {

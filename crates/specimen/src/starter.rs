@@ -5,6 +5,9 @@ use std::path::PathBuf;
 /// BLAKE3 of the starter's file, as the catalogue has it.
 pub const STARTER_BLAKE3: &str = "5f4fa13bfc6dd4a91fd00e22974a9c4e9ed628fd7d7f307398ddf30260d6b2c3";
 
+/// The directory of llama.cpp's chat templates, with the build of llama.cpp that they belong to.
+const TEMPLATES: &str = "templates-11434.0.0";
+
 /// The home of test nodes, to be their `XDG_DATA_HOME`: models in it are shared by all of them, read only.
 ///
 /// `MYZEL_TEST_HOME`, or `myzel/test-home` in the user's cache directory.
@@ -23,6 +26,24 @@ pub fn test_home() -> PathBuf {
         .or_else(|| of("XDG_CACHE_HOME").map(|cache| cache.join("myzel/test-home")))
         .or_else(|| of("HOME").map(|home| home.join(".cache/myzel/test-home")))
         .expect("MYZEL_TEST_HOME, XDG_CACHE_HOME or HOME says where tests keep their model")
+}
+
+/// The directory of chat templates that llama.cpp ships, which `./test` fetches: `MYZEL_TEST_TEMPLATES`, or beside the
+/// [`test_home`].
+///
+/// # Panics
+///
+/// When they were not fetched; the message says how to.
+#[must_use]
+pub fn chat_templates() -> PathBuf {
+    let named = std::env::var_os("MYZEL_TEST_TEMPLATES").filter(|dir| !dir.is_empty());
+    let dir = named.map_or_else(|| test_home().with_file_name(TEMPLATES), PathBuf::from);
+    assert!(
+        dir.is_dir(),
+        "llama.cpp's chat templates are not in {}; ./test fetches them",
+        dir.display()
+    );
+    dir
 }
 
 /// The starter's GGUF file.

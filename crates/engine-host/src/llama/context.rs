@@ -166,6 +166,8 @@ impl Context {
         // SAFETY: plain allocation by llama.cpp, freed in `Drop`; activations are in `staged` instead.
         let batch = unsafe {
             sys::llama_attach_threadpool(raw.as_ptr(), pool.raw(), pool.raw());
+            let nothing = std::ptr::null_mut();
+            sys::llama_set_abort_callback(raw.as_ptr(), Some(super::pauses::paused), nothing);
             sys::llama_batch_init(spec.step_rows_max as i32, 0, 1)
         };
         Ok(Self {

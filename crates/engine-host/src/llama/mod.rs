@@ -8,12 +8,14 @@ mod adapter;
 mod context;
 mod embedder;
 mod model;
+mod pauses;
 mod pool;
 
 pub use adapter::Adapter;
 pub use context::{Context, ContextSpec, Input, Slice, StepError, Wanted};
 pub use embedder::Embedder;
 pub use model::{LoadError, Model, TextError};
+pub use pauses::look_around;
 pub use pool::Pool;
 
 use llama_cpp_sys_2 as sys;

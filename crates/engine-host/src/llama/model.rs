@@ -15,8 +15,8 @@ pub struct LoadError {
     pub why: String,
 }
 
-/// Why text could not be turned into tokens or a prompt.
-#[derive(Debug, thiserror::Error)]
+/// Why text could not be turned into tokens.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
     /// This stage has no vocabulary.
     #[error("this stage has no vocabulary")]
@@ -24,9 +24,6 @@ pub enum TextError {
     /// More than `i32::MAX` tokens or bytes.
     #[error("the text is too long for the tokenizer")]
     TooLong,
-    /// The model's chat template is missing, or of a kind that is not known.
-    #[error("the model's chat template is {0}; send a prompt in the model's own format instead")]
-    Template(&'static str),
 }
 
 /// A model in memory (mapped from its file).
@@ -240,43 +237,50 @@ impl Model {
         unsafe { sys::llama_vocab_is_eog(self.vocab(), token) }
     }
 
-    /// A conversation as the model's prompt, ending where the assistant's words begin.
+    /// Whether the file brings a chat template.
+    #[must_use]
+    pub fn has_template(&self) -> bool {
+        let names = [std::ptr::null(), c"tool_use".as_ptr()];
+        // SAFETY: the model is loaded; a name is null or terminated.
+        names
+            .into_iter()
+            .any(|name| unsafe { !sys::llama_model_chat_template(self.raw(), name).is_null() })
+    }
+
+    /// The texts of tokens that are more than text, and whether they are found only where control tokens are looked for.
+    #[must_use]
+    pub fn special_texts(&self) -> Vec<(String, bool)> {
+        let text = |token: i32| {
+            // SAFETY: the token is in the vocabulary; its text is terminated and lives as long as the vocabulary.
+            let (attributes, text) = unsafe {
+                let text = CStr::from_ptr(sys::llama_vocab_get_text(self.vocab(), token));
+                (sys::llama_vocab_get_attr(self.vocab(), token), text)
+            };
+            let is = |attribute| attributes as u32 & attribute as u32 != 0;
+            let control = is(sys::LLAMA_TOKEN_ATTR_CONTROL) || is(sys::LLAMA_TOKEN_ATTR_UNKNOWN);
+            let special = control || is(sys::LLAMA_TOKEN_ATTR_USER_DEFINED);
+            special.then(|| (text.to_string_lossy().into_owned(), control))
+        };
+        (0..self.vocabulary() as i32).filter_map(text).collect()
+    }
+
+    /// Text within a longer one to tokens: without the space that some vocabularies put in front of a text.
     ///
     /// # Errors
     ///
-    /// [`TextError::Template`] when the model has no template, or one that llama.cpp's C interface does not know.
-    pub fn render(&self, messages: &[(String, String)]) -> Result<String, TextError> {
-        // SAFETY: returns null or a terminated string that lives as long as the model.
-        let template = unsafe { sys::llama_model_chat_template(self.raw(), std::ptr::null()) };
-        if template.is_null() {
-            return Err(TextError::Template("missing"));
+    /// As [`Self::tokenize`].
+    pub fn tokenize_within(&self, text: &str, parse: bool) -> Result<Vec<i32>, TextError> {
+        // SAFETY: the vocabulary belongs to the loaded model.
+        let spaces = unsafe { sys::llama_vocab_type(self.vocab()) } == sys::LLAMA_VOCAB_TYPE_SPM;
+        if !spaces {
+            return self.tokenize(text, false, parse);
         }
-        let texts: Vec<(CString, CString)> = messages
-            .iter()
-            .map(|(role, content)| (without_zeros(role), without_zeros(content)))
-            .collect();
-        let chat: Vec<sys::llama_chat_message> = texts
-            .iter()
-            .map(|(role, content)| sys::llama_chat_message {
-                role: role.as_ptr(),
-                content: content.as_ptr(),
-            })
-            .collect();
-        let mut buffer = vec![0u8; 1024];
-        loop {
-            let room = i32::try_from(buffer.len()).map_err(|_| TextError::TooLong)?;
-            // SAFETY: writes at most `room` bytes; template and messages are terminated and outlive the call.
-            let length = unsafe {
-                let out = buffer.as_mut_ptr().cast();
-                sys::llama_chat_apply_template(template, chat.as_ptr(), chat.len(), true, out, room)
-            };
-            let length = usize::try_from(length)
-                .map_err(|_| TextError::Template("not one that this build can apply"))?;
-            if length <= buffer.len() {
-                buffer.truncate(length);
-                return Ok(String::from_utf8_lossy(&buffer).into_owned());
-            }
-            buffer.resize(length, 0);
+        // The space goes before the line, which is a token of its own in these vocabularies.
+        let line = self.tokenize("\n", false, false)?;
+        let with = self.tokenize(&format!("\n{text}"), false, parse)?;
+        match with.strip_prefix(line.as_slice()) {
+            Some(tokens) => Ok(tokens.to_vec()),
+            None => self.tokenize(text, false, parse),
         }
     }
 
@@ -287,11 +291,6 @@ impl Model {
             .to_string_lossy()
             .into_owned()
     }
-}
-
-/// C strings end at a zero byte; a zero in a message becomes U+FFFD rather than cutting it short.
-fn without_zeros(text: &str) -> CString {
-    CString::new(text.replace('\0', "\u{fffd}")).expect("zeros were replaced")
 }
 
 impl Drop for Model {

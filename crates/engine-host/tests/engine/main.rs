@@ -4,8 +4,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod chat;
 mod contract;
 mod extent;
 mod grammar;
 mod stages;
 mod support;
+mod templates;

@@ -28,7 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 const MODEL: Hash = Hash([7; 32]);
 
-fn spec(files: &[PathBuf]) -> LoadSpec {
+pub(crate) fn spec(files: &[PathBuf]) -> LoadSpec {
     LoadSpec {
         parts: vec![Part {
             role: Role::Whole,

@@ -15,6 +15,7 @@ mod refusals;
 #[allow(dead_code, reason = "only stages are cut with it here")]
 mod stages;
 mod steer;
+mod texts;
 
 /// A test by its name.
 type Test = (&'static str, fn());
@@ -31,7 +32,7 @@ fn main() {
 }
 
 fn tests() -> Vec<Test> {
-    let mut tests = [hosts::TESTS, steer::TESTS].concat();
+    let mut tests = [hosts::TESTS, steer::TESTS, texts::TESTS].concat();
     #[cfg(target_os = "linux")]
     tests.extend(refusals::TESTS);
     tests

@@ -9,6 +9,14 @@ pub(crate) fn small(dir: &Path) -> PathBuf {
     written(dir, "small.gguf", &good())
 }
 
+/// The same with a chat template.
+pub(crate) fn with_template(dir: &Path, template: &str) -> PathBuf {
+    let bytes = specimen::bend(&good(), |keys| {
+        keys.set("tokenizer.chat_template", Value::text(template));
+    });
+    written(dir, "template.gguf", &bytes)
+}
+
 fn good() -> Vec<u8> {
     specimen::bytes(Family::Llama, &Shape::SMALL, Weights::F32, 1)
 }
