@@ -108,10 +108,14 @@ pub(super) fn order() {
         host.drop_session(session);
         assert_eq!(short(None).ask_in(&host, session).await.unwrap(), plain);
         host.drop_session(session);
-        // A run in front of the answer is refused, not left unbound.
+        // A run in front of the answer is refused, not left unbound. This takes a while to compile.
+        let words: Vec<String> = (0..6_000)
+            .map(|n| format!(r#"{{"const":"w{n}"}}"#))
+            .collect();
+        let slow = Grammar::Schema(format!(r#"{{"oneOf":[{}]}}"#, words.join(",")));
         let steered = host.steer(Steer {
             session,
-            ..bound(person()).unwrap()
+            ..bound(slow).unwrap()
         });
         let early = async {
             let run = short(None).run(session, Role::Whole, 0, vec![1, 2], 1);
