@@ -3,6 +3,7 @@
 //! `llama-cpp-sys-2` builds llama.cpp itself; its feature `common` would bring downloads, an HTTP client and argument parsing
 //! along. The few functions of theirs that the chosen files use are in `shim/standins.cpp`.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -25,8 +26,9 @@ const COMMON: &[&str] = &[
 const SHIM: &[&str] = &["chat.cpp", "grammar.cpp", "standins.cpp"];
 
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=shim");
+    let said = "cargo:rerun-if-changed=build.rs\ncargo:rerun-if-changed=shim\n";
+    let told = std::io::stdout().write_all(said.as_bytes());
+    told.expect("cargo listens");
     let llama = sources();
     let common = llama.join("common");
     let theirs = COMMON.iter().flat_map(|name| files(&common.join(name)));

@@ -17,8 +17,8 @@ pub(super) struct Conversation {
     pub(super) messages: Vec<Value>,
     pub(super) tools: Vec<Tool>,
     pub(super) choice: Choice,
-    /// Whether one reply may call several tools.
-    pub(super) parallel: bool,
+    /// Whether one reply may call several tools, where the client says so.
+    pub(super) parallel: Option<bool>,
     pub(super) schema: Option<Schema>,
     pub(super) kwargs: Map<String, Value>,
     pub(super) continue_final: bool,
@@ -88,7 +88,7 @@ impl Conversation {
             messages: messages.collect::<Result<_, _>>()?,
             choice,
             tools,
-            parallel: boolean(&request, "parallel_tool_calls")?.unwrap_or(true),
+            parallel: boolean(&request, "parallel_tool_calls")?,
             schema: schema(&request["schema"])?,
             kwargs: kwargs(&request["template_kwargs"])?,
             continue_final: boolean(&request, "continue_final")?.unwrap_or(false),

@@ -8,6 +8,7 @@ use super::{Chat, ChatError};
 use crate::figures::Figures;
 use crate::llama::Model;
 use crate::pipe::Replies;
+use nix::sys::signal::{Signal, raise};
 use proto::host::{Answer, FailCode, Failed, Task};
 use std::io::Write;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -159,7 +160,7 @@ fn excess(work: &Work, figures: &Figures) -> Option<&'static str> {
     (grown > GROWTH_BYTES_MAX).then_some("needs more than 1 GiB of memory")
 }
 
-fn end(id: u64, what: &str, replies: &Replies) -> ! {
+fn end(id: u64, what: &str, replies: &Replies) {
     let detail = format!(
         "what the model's chat template or tokenizer does with this text {what}; the engine is started again"
     );
@@ -170,7 +171,8 @@ fn end(id: u64, what: &str, replies: &Replies) -> ! {
     // The node keeps these as the process's last words.
     let _ = writeln!(std::io::stderr(), "{detail}");
     let _ = replies.send(id, false, failed, &[]);
-    std::process::abort()
+    // Not an exit: that would wait for what the other threads hold.
+    let _ = raise(Signal::SIGABRT);
 }
 
 /// What knows a model's texts.

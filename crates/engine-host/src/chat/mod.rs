@@ -20,10 +20,12 @@ mod render;
 mod schema;
 mod shim;
 mod syntax;
+mod template;
 
 pub use desk::Desk;
 pub use grammar::GbnfGrammar;
-pub use render::{Chat, Nature};
+pub use render::Chat;
+pub use template::Nature;
 
 use proto::host::{FailCode, Failed};
 use serde::{Deserialize, Serialize};

@@ -113,15 +113,15 @@ fn native(parser: &Parser, text: &str, partial: bool) -> Message {
     let read = Some(text)
         .filter(|text| is_shallow(text))
         .and_then(|text| parser.read(text, partial).ok())
-        .and_then(|json| serde_json::from_str(&json).ok());
-    read.unwrap_or_else(|| Message {
-        content: if partial {
-            String::new()
-        } else {
-            text.to_owned()
-        },
-        ..Message::default()
-    })
+        .and_then(|json| serde_json::from_str(&json).ok())
+        .unwrap_or_default();
+    if partial || read != Message::default() {
+        return read;
+    }
+    Message {
+        content: text.to_owned(),
+        ..read
+    }
 }
 
 fn is_shallow(text: &str) -> bool {
@@ -146,8 +146,7 @@ pub(super) fn is_plain(native: Native) -> bool {
         content: TEXT.to_owned(),
         ..Message::default()
     };
-    let read = |partial| parser.read(TEXT, partial).ok();
     let same =
         |json: String| serde_json::from_str(&json).is_ok_and(|message: Message| message == plain);
-    read(false).is_some_and(same)
+    parser.read(TEXT, false).is_ok_and(same)
 }
