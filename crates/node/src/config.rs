@@ -42,7 +42,10 @@ pub struct Settings {
     /// The model: a name of the catalogue, hf:owner/repo/file.gguf, or a path [default: smollm2-135m-instruct]
     #[arg(long, env = "MYZEL_MODEL", value_name = "MODEL")]
     pub model: Option<String>,
-    /// Spread the layers between the first and the last over N other nodes
+    /// Answer only those who show one of the keys in this file, one a line [default: everybody who can reach the address]
+    #[arg(long, env = "MYZEL_KEYS", value_name = "FILE")]
+    pub keys: Option<PathBuf>,
+    /// Spread the model's layers over this node and N others
     #[arg(long, env = "MYZEL_SPLIT", value_name = "N")]
     pub split: Option<u32>,
     /// What is promised about bits [default: exact with --split, else throughput]
@@ -193,6 +196,7 @@ impl Settings {
             listen: self.listen.or(other.listen),
             name: self.name.or(other.name),
             model: self.model.or(other.model),
+            keys: self.keys.or(other.keys),
             split: self.split.or(other.split),
             numerics: self.numerics.or(other.numerics),
             context: self.context.or(other.context),

@@ -15,7 +15,9 @@ use crate::stage::{Stages, header};
 use crate::status::{Answers, ModelStatus, RingStatus};
 use crate::{control, quarantine, standing};
 use anyhow::{Context, bail};
-use api::{ApiConfig, Backend, ChatMessage, Conversation, GenerateEvent, GenerateRequest, Prompt};
+use api::{
+    ApiConfig, Backend, ChatMessage, Conversation, GenerateEvent, GenerateRequest, Keys, Prompt,
+};
 use engine::{Launch, Ward};
 use net::{BindError, Doorkeeper, Links, Net, NetConfig, Standing, Started};
 use proto::gguf::cuttable;
@@ -477,12 +479,13 @@ fn open_api(
     stop: &CancellationToken,
     tasks: TaskTracker,
 ) -> anyhow::Result<Running> {
+    let token = fresh_token();
     let config = ApiConfig {
         allowed_hosts: settings.allow_host.clone(),
+        keys: keys(settings.keys.as_deref(), &token)?,
         shutdown: stop.clone(),
         ..ApiConfig::default()
     };
-    let token = fresh_token();
     let router = api::router(node.requests.clone(), config.clone())
         .merge(control::router(node.clone(), &token));
     let control = Control {
@@ -498,6 +501,24 @@ fn open_api(
         api,
         _control: file,
     })
+}
+
+/// The keys of a file, and with them the token of the node's owner; everybody may ask where no file is named.
+fn keys(file: Option<&std::path::Path>, token: &str) -> anyhow::Result<Keys> {
+    let Some(file) = file else {
+        return Ok(Keys::default());
+    };
+    let named = || format!("the file of keys {}", file.display());
+    let text = std::fs::read_to_string(file).with_context(named)?;
+    let lines = text.lines().map(|line| line.trim().to_owned());
+    let keys: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
+    if keys.is_empty() {
+        bail!(
+            "{} has no key: write one a line, or leave --keys out",
+            named()
+        );
+    }
+    Ok(Keys::new(keys.into_iter().chain([token.to_owned()])))
 }
 
 impl Running {

@@ -26,7 +26,7 @@ const OWN: &str = "give it an owner: a field, an `Arc`, or a `'static` constant"
 const TRACK: &str = "keep the handle in a `JoinSet` or `TaskTracker`, or await it";
 
 /// For every shipped crate.
-const EVERYWHERE: [Ban; 19] = [
+const EVERYWHERE: [Ban; 18] = [
     ban(
         What::Method("unwrap"),
         "a panic without a cause takes the process down",
@@ -76,11 +76,6 @@ const EVERYWHERE: [Ban; 19] = [
         "use `ManuallyDrop` where FFI takes over, and say who frees",
     ),
     ban(
-        What::Path("std::process::abort"),
-        EXIT,
-        "return an error up to `main`",
-    ),
-    ban(
         What::Path("std::env::set_var"),
         "other threads read the environment at the same time",
         "pass the value as an argument, or set it on the child's `Command`",
@@ -109,6 +104,13 @@ const NOT_IN_MAIN: Ban = ban(
     What::Path("std::process::exit"),
     EXIT,
     "return an `ExitCode` or an error up to `main`",
+);
+
+/// Only a process that holds nothing but a model may fall where it stands.
+const NOT_BESIDE_OTHERS: Ban = ban(
+    What::Path("std::process::abort"),
+    EXIT,
+    "return an error up to `main`",
 );
 
 /// Sleeping a runtime thread stops every task that waits on it.
@@ -140,10 +142,14 @@ pub(crate) fn check(source: &Source) -> Vec<Finding> {
     if !source.path.ends_with("/main.rs") {
         bans.push(NOT_IN_MAIN);
     }
+    if source.krate != "engine-host" {
+        bans.push(NOT_BESIDE_OTHERS);
+    }
     if ASYNC_CRATES.contains(&source.krate.as_str()) {
         bans.push(NOT_IN_ASYNC);
     }
-    if !SPEAKING_CRATES.contains(&source.krate.as_str()) {
+    // Build scripts speak to cargo by printing.
+    if !SPEAKING_CRATES.contains(&source.krate.as_str()) && !source.path.ends_with("/build.rs") {
         bans.extend(NOT_IN_LIBRARIES);
     }
     source
@@ -259,6 +265,9 @@ mod tests {
         check("crates/engine-host/src/a.rs", sleep, &[]);
         check("crates/engine/src/a.rs", sleep, &["1 `std::thread::sleep`"]);
         check("crates/node/src/cli.rs", "fn f() { println!(); }", &[]);
+        check("crates/store/build.rs", "fn f() { println!(); }", &[]);
+        let abort = "fn f() { std::process::abort(); }";
+        check("crates/engine-host/src/a.rs", abort, &[]);
     }
 
     #[test]

@@ -256,7 +256,7 @@ impl Model {
                 let text = CStr::from_ptr(sys::llama_vocab_get_text(self.vocab(), token));
                 (sys::llama_vocab_get_attr(self.vocab(), token), text)
             };
-            let is = |attribute| attributes as u32 & attribute as u32 != 0;
+            let is = |attribute| attributes & attribute != 0;
             let control = is(sys::LLAMA_TOKEN_ATTR_CONTROL) || is(sys::LLAMA_TOKEN_ATTR_UNKNOWN);
             let special = control || is(sys::LLAMA_TOKEN_ATTR_USER_DEFINED);
             special.then(|| (text.to_string_lossy().into_owned(), control))

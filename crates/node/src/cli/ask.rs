@@ -40,7 +40,8 @@ pub(super) async fn ask(data_dir: &Path, args: AskArgs) -> anyhow::Result<()> {
     let control = Control::read(data_dir)?;
     let base = format!("http://{}", reachable(control.api));
     let client = client()?;
-    let models = client.get(format!("{base}/v1/models")).send().await;
+    let models = client.get(format!("{base}/v1/models"));
+    let models = models.bearer_auth(&control.token).send().await;
     let models: Value = models
         .with_context(|| not_there(data_dir, &control))?
         .json()
@@ -51,6 +52,7 @@ pub(super) async fn ask(data_dir: &Path, args: AskArgs) -> anyhow::Result<()> {
     let body = body(model, args)?;
     let reply = client
         .post(format!("{base}/v1/chat/completions"))
+        .bearer_auth(&control.token)
         .json(&body)
         .send()
         .await;

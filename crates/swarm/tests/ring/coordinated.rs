@@ -122,7 +122,7 @@ fn run_counting(seed: u64, sabotage: Sabotage) -> (Result<Outcome, String>, usiz
     let mut rng = Rng::new(seed);
     let remote = 1 + rng.below(3) as u32;
     let layers = remote + 2 + rng.below(4) as u32;
-    let split = split(layers, remote).expect("there are enough layers");
+    let split = split(layers, remote, 0).expect("there are enough layers");
     let plan = plan(&mut rng, &split.remote);
     let mut world = World {
         session: Session::new(plan.clone()).expect("the plan is sound"),

@@ -58,7 +58,8 @@ struct Driver {
 fn run(seed: u64, sabotage: Sabotage) -> (Result<Outcome, String>, usize) {
     let mut rng = Rng::new(seed);
     let stages = 1 + rng.below(3) as u32;
-    let split = split(stages + 2 + rng.below(5) as u32, stages).expect("there are enough layers");
+    let split =
+        split(stages + 2 + rng.below(5) as u32, stages, 1).expect("there are enough layers");
     let between = LayerRange {
         first: split.head.end,
         end: split.tail.first,
