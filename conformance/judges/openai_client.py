@@ -5,7 +5,7 @@ import math
 import urllib.request
 
 import openai
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from cases import MODEL, ROOT, TOO_LONG, case, refusal, run
 
@@ -34,7 +34,7 @@ ONE_CALL = dict(messages=WEATHER_QUESTION, temperature=0, max_tokens=64, paralle
 
 
 class River(BaseModel):
-    name: str
+    name: str = Field(max_length=20)
     long: bool
 
 
