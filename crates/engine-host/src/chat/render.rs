@@ -261,15 +261,12 @@ impl Chat {
         conversation: &Conversation,
         schema: Option<&Schema>,
     ) -> Result<Parts, ChatError> {
-        let Conversation {
-            tools,
-            choice,
-            parallel,
-            ..
-        } = conversation;
+        let Conversation { tools, choice, .. } = conversation;
+        // A model that was not trained to call tools does not stop calling where it may go on.
+        let parallel = conversation.parallel.unwrap_or(false);
         let mut request = self.request(conversation);
         request.messages = own::in_words(&request.messages);
-        own::introduce(&mut request.messages, tools, choice, *parallel);
+        own::introduce(&mut request.messages, tools, choice, parallel);
         request.tools.clear();
         let mut shown = self.shown(&request)?;
         let exact = self.apply(&request)?;
@@ -279,7 +276,7 @@ impl Chat {
             .cloned()
             .collect();
         let calls = |loose| {
-            own::calls_schema(&callable, *parallel, loose)
+            own::calls_schema(&callable, parallel, loose)
                 .map_err(|(name, why)| ChatError::Tool { name, why })
         };
         let (grammar, inner) = match (choice, schema) {
@@ -338,7 +335,7 @@ impl Chat {
             messages,
             tools: conversation.tools.clone(),
             choice: "auto",
-            parallel: conversation.parallel,
+            parallel: conversation.parallel.unwrap_or(true),
             thinking: conversation.thinks(),
             schema: Value::Null,
             kwargs: conversation.kwargs.clone(),
