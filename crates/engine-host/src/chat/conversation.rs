@@ -17,7 +17,7 @@ pub(super) struct Conversation {
     pub(super) messages: Vec<Value>,
     pub(super) tools: Vec<Tool>,
     pub(super) choice: Choice,
-    /// Whether one reply may call several tools, where the client says so.
+    /// Whether one reply may call several tools, where it is known.
     pub(super) parallel: Option<bool>,
     pub(super) schema: Option<Schema>,
     pub(super) kwargs: Map<String, Value>,
@@ -84,11 +84,14 @@ impl Conversation {
             tools.clear();
             Choice::Auto
         });
+        let said = boolean(&request, "parallel_tool_calls")?;
+        // Who names a function wants one call of it.
+        let one = matches!(choice, Choice::Named(_)).then_some(false);
         let read = Self {
             messages: messages.collect::<Result<_, _>>()?,
             choice,
             tools,
-            parallel: boolean(&request, "parallel_tool_calls")?,
+            parallel: one.or(said),
             schema: schema(&request["schema"])?,
             kwargs: kwargs(&request["template_kwargs"])?,
             continue_final: boolean(&request, "continue_final")?.unwrap_or(false),

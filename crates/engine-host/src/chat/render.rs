@@ -213,14 +213,9 @@ impl Chat {
         conversation: &Conversation,
         schema: Option<&Schema>,
     ) -> Result<Parts, ChatError> {
-        let Conversation {
-            tools,
-            choice,
-            parallel,
-            ..
-        } = conversation;
-        // Models that were not trained for tools do not know when they have called enough.
-        let parallel = parallel.unwrap_or(false);
+        let Conversation { tools, choice, .. } = conversation;
+        // A model that was not trained to call tools does not stop calling where it may go on.
+        let parallel = conversation.parallel.unwrap_or(false);
         let mut request = self.request(conversation);
         request.messages = own::in_words(&request.messages);
         own::introduce(&mut request.messages, tools, choice, parallel);

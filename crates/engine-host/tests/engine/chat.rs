@@ -255,19 +255,21 @@ fn templates_without_tools_get_our_own() {
             "Hello"
         );
 
-        for choice in [
-            json!("required"),
-            json!({"type": "function", "function": {"name": "get_weather"}}),
+        let named = json!({"type": "function", "function": {"name": "get_weather"}});
+        // One call, unless the caller wants to have several of whichever functions.
+        for (choice, parallel, most) in [
+            (json!("required"), json!(null), json!(1)),
+            (json!("required"), json!(false), json!(1)),
+            (json!("required"), json!(true), json!(null)),
+            (named, json!(true), json!(1)),
         ] {
-            let must = ask(
-                json!({"tools": [weather()], "tool_choice": choice, "parallel_tool_calls": false}),
-            );
-            let must = chat.render(&must).unwrap();
+            let must = json!({"tools": [weather()], "tool_choice": choice, "parallel_tool_calls": parallel});
+            let must = chat.render(&ask(must)).unwrap();
             let Some(Grammar::Schema(schema)) = &must.grammar else {
                 panic!("{:?}", must.grammar)
             };
             let schema: Value = serde_json::from_str(schema).unwrap();
-            assert_eq!(schema["properties"]["tool_calls"]["maxItems"], 1);
+            assert_eq!(schema["properties"]["tool_calls"]["maxItems"], most);
             assert_eq!(read(&mut chat, &must, call, false).tool_calls.len(), 1);
         }
 
