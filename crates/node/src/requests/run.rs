@@ -161,8 +161,13 @@ impl Job {
             id,
         };
         if let Some(steer) = steer {
+            let param = match (&steer.grammar, steer.show_control) {
+                (None, _) => "logit_bias",
+                (Some(_), true) => "tools",
+                (Some(_), false) => "response_format",
+            };
             let steered = session.host.steer(steer).await;
-            steered.map_err(|error| super::refused(error, "response_format"))?;
+            steered.map_err(|error| super::refused(error, param))?;
         }
         match self.path.clone() {
             Path::Home(_home) => tokio::select! {

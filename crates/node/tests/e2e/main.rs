@@ -7,6 +7,7 @@ mod bad_starts;
 mod broken_engines;
 mod broken_peers;
 mod crowd;
+mod dialects;
 mod disk_full;
 mod ends;
 mod model_commands;

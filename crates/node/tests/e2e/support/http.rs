@@ -101,6 +101,7 @@ pub(crate) struct Client {
     http: reqwest::Client,
     url: String,
     model: String,
+    key: Option<String>,
 }
 
 impl Client {
@@ -116,18 +117,36 @@ impl Client {
             http,
             url: url.to_owned(),
             model: model.to_owned(),
+            key: None,
         }
+    }
+
+    /// The same with this key, or none.
+    pub(crate) fn key(self, key: Option<&str>) -> Self {
+        let key = key.map(ToOwned::to_owned);
+        Self { key, ..self }
     }
 
     /// The JSON of a route, with its status.
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
         let base = self.url.trim_end_matches("/v1");
-        let reply = self
-            .http
-            .get(format!("{base}{path}"))
-            .send()
-            .await
-            .expect("the node answers");
+        self.json(self.http.get(format!("{base}{path}"))).await
+    }
+
+    /// The JSON that a route answers a body with, and its status; the model is named if the body does not.
+    pub(crate) async fn send(&self, path: &str, body: Value) -> (u16, Value) {
+        let base = self.url.trim_end_matches("/v1");
+        let post = self.http.post(format!("{base}{path}"));
+        let post = post.header("content-type", "application/json");
+        self.json(post.body(self.named(body))).await
+    }
+
+    async fn json(&self, request: reqwest::RequestBuilder) -> (u16, Value) {
+        let request = match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        };
+        let reply = request.send().await.expect("the node answers");
         (reply.status().as_u16(), reply.json().await.expect("JSON"))
     }
 
