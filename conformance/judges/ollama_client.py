@@ -1,7 +1,7 @@
 """The official `ollama` client for Python, under the path /ollama."""
 
 import ollama
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from cases import MODEL, ROOT, TOO_LONG, case, refusal, run
 
@@ -11,6 +11,8 @@ OPTIONS = {"temperature": 0, "num_predict": 24}
 
 
 class River(BaseModel):
+    # Else the model may think of more and more properties.
+    model_config = ConfigDict(extra="forbid")
     name: str = Field(max_length=20)
     long: bool
 

@@ -17,7 +17,7 @@ import yaml
 
 from cases import MODEL, ROOT, case, refusal, run
 
-EXAMPLES, SEED = 8, 20260531
+EXAMPLES, SEED = 20, 20260531
 QUESTION = {"role": "user", "content": "Name a river."}
 # Operation: what each request holds, and which properties are generated beside it.
 PINS = {
@@ -32,7 +32,8 @@ PINS = {
         {"prompt": "The Nile is", "max_tokens": 4},
         ["temperature", "top_p", "seed", "stop", "logprobs", "echo", "user"],
     ),
-    ("post", "/embeddings"): ({}, ["input", "encoding_format", "user"]),
+    # The document knows no answer in base64, though the dialect has one.
+    ("post", "/embeddings"): ({}, ["input", "user"]),
     ("post", "/responses"): (
         {"input": "Name a river.", "max_output_tokens": 16},
         ["temperature", "top_p", "instructions", "metadata", "parallel_tool_calls"],
@@ -93,14 +94,15 @@ def violations(document):
             [program, "run", file.name, "--url", f"{ROOT}/v1",
              "--checks", "response_schema_conformance,not_a_server_error", "--phases", "fuzzing",
              "--mode", "positive", "--max-examples", str(EXAMPLES), "--seed", str(SEED),
-             "--generation-database", "none", "--generation-deterministic", "--workers", "1",
+             "--generation-database", "none", "--workers", "1",
              "--no-shrink", "--request-timeout", "120", "--continue-on-failure", "--no-color",
              "--suppress-health-check", "all", "--warnings", "off"],
             capture_output=True, text=True,
         )  # fmt: skip
     print(ended.stdout, ended.stderr)
-    if ended.returncode:
-        raise Violated(f"schemathesis ended with {ended.returncode}")
+    if ended.returncode == 1:
+        raise Violated("see what schemathesis says")
+    ended.check_returncode()
 
 
 class Violated(Exception):

@@ -86,7 +86,6 @@ impl Echo {
             "top_logprobs": 0,
             "top_p": self.top_p,
             "truncation": "disabled",
-            "user": null,
             "metadata": self.metadata.clone().unwrap_or_default(),
         });
         match fields {

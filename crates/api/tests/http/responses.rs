@@ -74,7 +74,7 @@ async fn a_whole_response() {
         "previous_response_id": null, "reasoning": {"effort": null, "summary": null}, "store": false,
         "background": false, "service_tier": "default", "temperature": 0.5,
         "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [tool], "top_logprobs": 0,
-        "top_p": null, "truncation": "disabled", "user": null, "metadata": {"a": "b"},
+        "top_p": null, "truncation": "disabled", "metadata": {"a": "b"},
     });
     assert_eq!(body, expected);
     let said = json!([{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi"}]);
