@@ -2,10 +2,10 @@
 
 import math
 
-import openai
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
+from langchain_openai.chat_models import base
 from pydantic import BaseModel, Field
 
 from cases import MODEL, ROOT, TOO_LONG, case, refusal, run
@@ -83,12 +83,9 @@ def embeddings():
     assert math.dist(first, embedder.embed_query("a river")) < 1e-3 < math.dist(first, second)
 
 
-refusal("unknown model", openai.NotFoundError, lambda: chat(model="no-such-model").invoke("Hello"),
-        code="model_not_found")  # fmt: skip
-try:
-    from langchain_openai.chat_models.base import OpenAIContextOverflowError as Overflow
-except ImportError:
-    Overflow = openai.BadRequestError
-refusal("too long a prompt", Overflow, lambda: chat().invoke(TOO_LONG), code="context_length_exceeded")
+refusal("unknown model", base.OpenAIModelNotFoundError,
+        lambda: chat(model="no-such-model").invoke("Hello"), code="model_not_found")  # fmt: skip
+refusal("too long a prompt", base.OpenAIInvalidRequestError,
+        lambda: chat().invoke(TOO_LONG), code="context_length_exceeded")  # fmt: skip
 
 run()

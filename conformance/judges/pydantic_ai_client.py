@@ -4,14 +4,28 @@ import asyncio
 
 from pydantic import BaseModel, Field
 from pydantic_ai import Agent, NativeOutput, ToolOutput
-from pydantic_ai.exceptions import ModelHTTPError
-from pydantic_ai.messages import ToolCallPart, ToolReturnPart
+from pydantic_ai.direct import model_request_sync
+from pydantic_ai.exceptions import ModelContextWindowExceededError, ModelNotFoundError
+from pydantic_ai.messages import ModelRequest, ToolCallPart, ToolReturnPart
+from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.tools import ToolDefinition
 
 from cases import MODEL, ROOT, TOO_LONG, case, refusal, run
 
 SETTINGS = {"temperature": 0, "max_tokens": 200, "timeout": 120}
+SHORT = {**SETTINGS, "max_tokens": 24}
+WEATHER = ToolDefinition(
+    name="weather",
+    description="Get the weather",
+    parameters_json_schema={
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+)
 
 
 class River(BaseModel):
@@ -21,21 +35,23 @@ class River(BaseModel):
     long: bool
 
 
+def chat(model=MODEL):
+    return OpenAIChatModel(model, provider=OpenAIProvider(base_url=f"{ROOT}/v1", api_key="none"))
+
+
 def agent(model=MODEL, **changed):
-    provider = OpenAIProvider(base_url=f"{ROOT}/v1", api_key="none")
-    chat = OpenAIChatModel(model, provider=provider)
-    return Agent(chat, **{"model_settings": SETTINGS, "retries": 0, **changed})
+    return Agent(chat(model), **{"model_settings": SETTINGS, "retries": 0, **changed})
 
 
 @case
 def texts():
-    answer = agent(model_settings={**SETTINGS, "max_tokens": 24}).run_sync("Name three rivers.")
+    answer = agent(model_settings=SHORT).run_sync("Name three rivers.")
     assert answer.output and answer.usage.output_tokens > 0, answer
 
 
 @case
 def a_stream_tells_the_same():
-    asked = agent(model_settings={**SETTINGS, "max_tokens": 24})
+    asked = agent(model_settings=SHORT)
 
     async def streamed():
         async with asked.run_stream("Name three rivers.") as answer:
@@ -53,31 +69,26 @@ def structured_output():
 
 
 @case
-def a_tool_is_called_and_its_result_is_told():
-    # The first request must call something, and only the tool is there; then the result ends it.
-    asked, calls = agent(output_type=ToolOutput(River)), []
-
-    @asked.tool_plain
-    def length_of_river(name: River) -> int:
-        """Get the length of a river in kilometres."""
-        calls.append(name)
-        return 6650
-
-    answer = asked.run_sync("Tell me of the Nile.")
-    parts = [part for message in answer.all_messages() for part in message.parts]
-    made = [part for part in parts if isinstance(part, ToolCallPart)]
-    told = [part for part in parts if isinstance(part, ToolReturnPart)]
-    assert {part.tool_call_id for part in made} == {part.tool_call_id for part in told}, parts
-    assert isinstance(answer.output, River) and len(calls) == len(made) - 1, parts
+def a_tool_round_trip():
+    question = ModelRequest.user_text_prompt("What is the weather in Paris?")
+    must_call = ModelRequestParameters(function_tools=[WEATHER], allow_text_output=False)
+    answer = model_request_sync(
+        chat(), [question], model_settings=SETTINGS, model_request_parameters=must_call
+    )
+    (call,) = [part for part in answer.parts if isinstance(part, ToolCallPart)]
+    assert call.tool_name == "weather" and list(call.args_as_dict()) == ["city"], call
+    result = ModelRequest([ToolReturnPart("weather", "sunny", call.tool_call_id)])
+    told = model_request_sync(chat(), [question, answer, result], model_settings=SHORT)
+    assert told.text, told
 
 
 def asking(prompt, **changed):
     return lambda: agent(**changed).run_sync(prompt)
 
 
-refusal("unknown model", ModelHTTPError, asking("Hello", model="no-such-model"),
+refusal("unknown model", ModelNotFoundError, asking("Hello", model="no-such-model"),
         status_code=404, body="model_not_found")  # fmt: skip
-refusal("too long a prompt", ModelHTTPError, asking(TOO_LONG),
+refusal("too long a prompt", ModelContextWindowExceededError, asking(TOO_LONG),
         status_code=400, body="context_length_exceeded")  # fmt: skip
 
 run()
