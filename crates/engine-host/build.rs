@@ -37,6 +37,9 @@ fn main() {
         .cpp(true)
         .std("c++17")
         .warnings(false)
+        // Texts are short: nothing is gained by more, and it would take twice as long to compile.
+        .opt_level(2)
+        .debug(false)
         .include("shim")
         .include(&common)
         .files(theirs)

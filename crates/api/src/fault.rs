@@ -166,14 +166,6 @@ impl Fault {
         )
     }
 
-    /// More than a caller may ask for now: 429 `rate_limited`, come back in [`OVERLOADED_RETRY_S`].
-    #[must_use]
-    pub fn rate_limited(message: impl Into<String>) -> Self {
-        let status = StatusCode::TOO_MANY_REQUESTS;
-        Self::new(status, "rate_limit_error", "rate_limited", message.into())
-            .retry_after(OVERLOADED_RETRY_S)
-    }
-
     /// Something that this node, or this model, does not do: 501 `not_implemented`.
     #[must_use]
     pub fn not_implemented(message: impl Into<String>) -> Self {
@@ -362,12 +354,6 @@ mod tests {
                 None,
             ),
             (Fault::unauthorized(), 401, "invalid_api_key", None),
-            (
-                Fault::rate_limited("too many"),
-                429,
-                "rate_limited",
-                Some("2"),
-            ),
             (
                 Fault::not_implemented("no vectors"),
                 501,

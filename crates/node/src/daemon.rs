@@ -283,7 +283,8 @@ async fn start(
     dispatch(&tasks, stop, &stages, ring.clone(), &data, started);
     let (sessions, created_s) = (engine.sessions_max, standing::now_s());
     let status = model_status(&model, header.layers(), &engine);
-    let (card, models) = (card(&model, &header, created_s), data.models.clone());
+    let models = data.models.clone();
+    let card = card(&models, &model, &header, created_s);
     let node = Arc::new(Node {
         model: status,
         net,

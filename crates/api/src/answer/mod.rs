@@ -9,7 +9,7 @@ mod reply;
 mod schema;
 mod stream;
 
-pub(crate) use schema::Checker;
+pub(crate) use schema::{Checker, valid as valid_schema};
 pub(crate) use stream::{Dialect, Frames, Framing, respond, streamed_response};
 
 use crate::backend::{Backend, Caller, GenerateRequest, Generation, Message, Prompt, ToolCall};
@@ -21,7 +21,7 @@ use crate::routes::App;
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
 use reply::Reply;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +56,8 @@ pub(crate) struct Answer {
     /// An event that was waited for before the stream began.
     early: Option<Event>,
     asked: Instant,
+    /// When the first token of any choice came.
+    first: Arc<OnceLock<Instant>>,
     usage: Usage,
     shutdown: CancellationToken,
     tally: Arc<Tally>,
@@ -86,7 +88,7 @@ pub(crate) struct Usage {
     pub(crate) prompt: u32,
     /// Tokens of all choices that have ended.
     pub(crate) completion: u32,
-    /// From the question to the first step.
+    /// From the question to the first token.
     pub(crate) first: Duration,
     /// From the question to the last step so far.
     pub(crate) total: Duration,
@@ -181,7 +183,7 @@ impl<B: Backend> App<B> {
         let mut places = vec![entry.place];
         let checker = ask.checker.map(Arc::new);
         let mut heading = None::<Heading>;
-        let mut steps = SelectAll::new();
+        let (mut steps, first) = (SelectAll::new(), Arc::new(OnceLock::new()));
         let mut choice = 0;
         for prompt in ask.prompts {
             for nth in 0..ask.choices {
@@ -200,7 +202,8 @@ impl<B: Backend> App<B> {
                     heading.prompt_tokens += generation.prompt_tokens;
                 }
                 let backend = Arc::clone(&self.backend);
-                let reply = Reply::new(backend, generation, &ask.stops, checker.clone());
+                let (checker, first) = (checker.clone(), Arc::clone(&first));
+                let reply = Reply::new(backend, generation, &ask.stops, checker, first);
                 steps.push(reply.watched(ask.stream).steps(choice));
                 choice += 1;
             }
@@ -214,6 +217,7 @@ impl<B: Backend> App<B> {
                 ..Usage::default()
             },
             asked,
+            first,
             heading,
             steps,
             early: None,
@@ -265,9 +269,8 @@ impl Answer {
         match &event {
             Ok(event) => {
                 self.usage.total = self.asked.elapsed();
-                if self.usage.first.is_zero() {
-                    self.usage.first = self.usage.total;
-                }
+                let first = self.first.get().map(|first| *first - self.asked);
+                self.usage.first = first.unwrap_or(self.usage.total);
                 if let Step::End { tokens, .. } = event.step {
                     self.usage.completion += tokens;
                     self.tally.ended(tokens);

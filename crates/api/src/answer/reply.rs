@@ -9,7 +9,8 @@ use crate::text::TextStream;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// A choice that is being read. Dropping it cancels the generation.
@@ -29,6 +30,8 @@ pub(super) struct Reply<B> {
     /// Whether the text is taken apart as it comes, or only in the end.
     watched: bool,
     tokens: u32,
+    /// When the first token of any choice came.
+    first: Arc<OnceLock<Instant>>,
     scores: Scores,
     ready: VecDeque<(Step, Vec<Score>)>,
 }
@@ -39,6 +42,7 @@ impl<B: Backend> Reply<B> {
         generation: Generation,
         stops: &[String],
         checker: Option<Arc<Checker>>,
+        first: Arc<OnceLock<Instant>>,
     ) -> Self {
         let all = stops.iter().chain(&generation.stops).cloned().collect();
         let whole_needed = generation.syntax.is_some() || checker.is_some();
@@ -53,6 +57,7 @@ impl<B: Backend> Reply<B> {
             checker,
             watched: true,
             tokens: 0,
+            first,
             scores: Scores::default(),
             ready: VecDeque::new(),
         }
@@ -133,6 +138,7 @@ impl<B: Backend> Reply<B> {
                 piece,
                 logprobs,
             } => {
+                self.first.get_or_init(Instant::now);
                 self.tokens += 1;
                 let released = self.text.push(&piece);
                 self.scores.add(id, piece, logprobs);

@@ -37,6 +37,20 @@ pub(crate) enum Checker {
     Schema(Box<jsonschema::Validator>),
 }
 
+/// Whether something is a JSON schema at all; `at` is the field.
+///
+/// # Errors
+///
+/// 400, with what is wrong.
+pub(crate) fn valid(schema: &Value, at: &str) -> Result<(), Fault> {
+    jsonschema::meta::validate(schema).map_err(|error| unusable(&error, at))
+}
+
+fn unusable(error: &jsonschema::ValidationError<'_>, at: &str) -> Fault {
+    let message = format!("the schema cannot be used: {}", bounded(&error.to_string()));
+    Fault::invalid(at, message)
+}
+
 impl Checker {
     /// The check for a schema.
     ///
@@ -53,10 +67,7 @@ impl Checker {
             .with_pattern_options(patterns)
             .should_validate_formats(false)
             .build(schema);
-        let validator = validator.map_err(|error| {
-            let message = format!("the schema cannot be used: {}", bounded(&error.to_string()));
-            Fault::invalid(at, message)
-        })?;
+        let validator = validator.map_err(|error| unusable(&error, at))?;
         Ok(Self::Schema(Box::new(validator)))
     }
 

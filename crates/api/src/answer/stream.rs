@@ -1,9 +1,12 @@
 //! An answer written down: whole, or step by step as the client reads.
 
-use super::{Answer, Event, Heading, Usage, Whole};
+use super::{Answer, Ask, Event, Heading, Usage, Whole};
+use crate::backend::Backend;
 use crate::fault::Fault;
+use crate::routes::App;
 use axum::Json;
 use axum::body::Body;
+use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
@@ -86,6 +89,25 @@ impl Frames {
 
     pub(crate) fn take(&mut self) -> Option<String> {
         (!self.0.is_empty()).then(|| std::mem::take(&mut self.0))
+    }
+}
+
+/// A body that was read: the question, and the writer of its answer.
+pub(crate) type Understood<D> = Result<(Ask, D), Fault>;
+
+impl<B: Backend> App<B> {
+    /// The whole way of a request: admitted, read into a question and the writer of its answer, asked, answered.
+    pub(crate) async fn answer<D: Dialect>(
+        &self,
+        request: Request,
+        read: fn(&[u8]) -> Understood<D>,
+    ) -> Result<Response, Fault> {
+        let (entry, body) = self.admit(request).await?;
+        let (ask, dialect) = read(&body)?;
+        drop(body);
+        let stream = ask.stream;
+        let answer = self.ask(entry, ask).await?;
+        respond(answer, dialect, stream, self.config.keep_alive).await
     }
 }
 

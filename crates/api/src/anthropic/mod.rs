@@ -6,7 +6,6 @@
 mod blocks;
 mod request;
 
-use crate::answer::respond;
 use crate::backend::{Backend, RenderRequest};
 use crate::fault::Fault;
 use crate::routes::App;
@@ -23,18 +22,8 @@ pub(crate) async fn messages<B: Backend>(
     State(app): State<Arc<App<B>>>,
     request: Request,
 ) -> Result<Response, Fault> {
-    let (entry, body) = app.admit(request).await?;
-    let ask = request::parse(&body)?;
-    drop(body);
-    let stream = ask.stream;
-    let answer = app.ask(entry, ask).await?;
-    respond(
-        answer,
-        blocks::Blocks::default(),
-        stream,
-        app.config.keep_alive,
-    )
-    .await
+    let read = |body: &[u8]| Ok((request::parse(body)?, blocks::Blocks::default()));
+    app.answer(request, read).await
 }
 
 /// How many tokens a conversation has.

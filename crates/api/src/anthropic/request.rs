@@ -9,10 +9,15 @@ use crate::openai::chat::checker;
 use crate::wire::json::{Refused, not_supported, read, read_without, shortened};
 use crate::wire::lenient::{Content, Texts};
 use crate::wire::tools::{self, Format, Function};
-use crate::wire::{required_model, sampling, text_of};
+use crate::wire::{required_model, role, sampling, text_of};
 use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 
+const ROLES: [(&str, Role); 3] = [
+    ("user", Role::User),
+    ("assistant", Role::Assistant),
+    ("system", Role::System),
+];
 const REFUSED: Refused<'static> = &[("mcp_servers", 0.0), ("container", 0.0)];
 
 #[derive(Deserialize)]
@@ -153,21 +158,7 @@ pub(super) fn conversation(body: &[u8]) -> Result<(String, Conversation), Fault>
 impl MessageWire {
     /// One message with blocks may be several: results of tools are messages of their own.
     fn unfold(self, at: &str, messages: &mut Vec<ChatMessage>) -> Result<(), Fault> {
-        let role = match self.role.as_deref() {
-            Some("user") => Role::User,
-            Some("assistant") => Role::Assistant,
-            Some("system") => Role::System,
-            Some(_) => {
-                let message = "the role is none of user, assistant, system";
-                return Err(Fault::invalid(format!("{at}.role"), message));
-            }
-            None => {
-                return Err(Fault::missing(
-                    format!("{at}.role"),
-                    "every message needs a 'role'",
-                ));
-            }
-        };
+        let role = role(at, self.role.as_deref(), &ROLES)?;
         let blocks = match self.content {
             Content::Text(text) => {
                 messages.push(ChatMessage::new(role, text));

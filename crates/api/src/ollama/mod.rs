@@ -11,8 +11,9 @@ pub(crate) use models::{ps, pull, running, show, tags, version};
 use crate::answer::respond;
 use crate::backend::{Backend, EmbedRequest, Embeddings};
 use crate::fault::Fault;
+use crate::openai::embeddings::made;
 use crate::routes::App;
-use crate::wire::json::{not_supported, read};
+use crate::wire::json::read;
 use crate::wire::lenient::Inputs;
 use axum::Json;
 use axum::extract::{Request, State};
@@ -137,16 +138,7 @@ async fn vectors<B: Backend>(
         caller: entry.caller.clone(),
         inputs: inputs.check(field)?,
     };
-    let made = app.until_shutdown(app.backend.embed(request)).await?;
-    let width = made.vectors.first().map_or(0, Vec::len) as u64;
-    if wire
-        .dimensions
-        .is_some_and(|wanted| wanted.as_u64() != Some(width))
-    {
-        let what = format!("another number of dimensions than the model's {width}");
-        return Err(not_supported("dimensions", &what));
-    }
-    Ok(made)
+    made(app, request, wire.dimensions.as_ref()).await
 }
 
 /// An error in Ollama's shape, with the status and the other headers of `response`.

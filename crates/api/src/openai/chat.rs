@@ -2,7 +2,7 @@
 
 use super::chunks::Chunks;
 use super::messages::{MessageWire, messages};
-use crate::answer::{Ask, Checker, respond};
+use crate::answer::{Ask, Checker};
 use crate::backend::{Backend, Conversation, GenerateRequest, Prompt, RenderRequest};
 use crate::fault::Fault;
 use crate::routes::App;
@@ -39,12 +39,7 @@ pub(crate) async fn completions<B: Backend>(
     State(app): State<Arc<App<B>>>,
     request: Request,
 ) -> Result<Response, Fault> {
-    let (entry, body) = app.admit(request).await?;
-    let (ask, chunks) = parse(&body)?;
-    drop(body);
-    let stream = ask.stream;
-    let answer = app.ask(entry, ask).await?;
-    respond(answer, chunks, stream, app.config.keep_alive).await
+    app.answer(request, parse).await
 }
 
 /// llama-server's `{"prompt": …}`.

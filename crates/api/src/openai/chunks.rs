@@ -80,13 +80,8 @@ impl Dialect for Chunks {
     }
 
     fn close(&mut self, heading: &Heading, counts: Usage, out: &mut Frames) {
-        if self.include_usage {
-            let mut chunk = object(heading, "chatcmpl", "chat.completion.chunk");
-            chunk.insert("choices".into(), json!([]));
-            chunk.insert("usage".into(), usage(counts));
-            out.data(&chunk);
-        }
-        out.done();
+        let object = (heading, "chatcmpl", "chat.completion.chunk");
+        super::close(object, self.include_usage.then_some(counts), out);
     }
 
     fn fail(&mut self, _heading: &Heading, fault: &Fault, out: &mut Frames) {

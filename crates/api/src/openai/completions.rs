@@ -3,7 +3,7 @@
 use super::chat::{REFUSED, StreamOptions};
 use super::{finish_reason, object, usage};
 use crate::answer::{
-    Ask, Dialect, Event, Frames, Framing, Heading, Reason, Score, Step, Usage, Whole, respond,
+    Ask, Dialect, Event, Frames, Framing, Heading, Reason, Score, Step, Usage, Whole,
 };
 use crate::backend::{Backend, GenerateRequest, Prompt};
 use crate::fault::Fault;
@@ -26,12 +26,7 @@ pub(crate) async fn completions<B: Backend>(
     State(app): State<Arc<App<B>>>,
     request: Request,
 ) -> Result<Response, Fault> {
-    let (entry, body) = app.admit(request).await?;
-    let (ask, texts) = parse(&body)?;
-    drop(body);
-    let stream = ask.stream;
-    let answer = app.ask(entry, ask).await?;
-    respond(answer, texts, stream, app.config.keep_alive).await
+    app.answer(request, parse).await
 }
 
 #[derive(Deserialize)]
@@ -179,13 +174,8 @@ impl Dialect for CompletionTexts {
     }
 
     fn close(&mut self, heading: &Heading, counts: Usage, out: &mut Frames) {
-        if self.include_usage {
-            let mut chunk = object(heading, "cmpl", "text_completion");
-            chunk.insert("choices".into(), json!([]));
-            chunk.insert("usage".into(), usage(counts));
-            out.data(&chunk);
-        }
-        out.done();
+        let object = (heading, "cmpl", "text_completion");
+        super::close(object, self.include_usage.then_some(counts), out);
     }
 
     fn fail(&mut self, _heading: &Heading, fault: &Fault, out: &mut Frames) {

@@ -44,16 +44,23 @@ pub(crate) async fn embeddings<B: Backend>(
         caller: entry.caller.clone(),
         inputs: wire.input.check("input")?,
     };
+    let made = made(&app, request, wire.dimensions.as_ref()).await?;
+    Ok(Json(list(&made, base64)).into_response())
+}
+
+/// The vectors; refused if they have another length than the caller wants.
+pub(crate) async fn made<B: Backend>(
+    app: &App<B>,
+    request: EmbedRequest,
+    wanted: Option<&Number>,
+) -> Result<Embeddings, Fault> {
     let made = app.until_shutdown(app.backend.embed(request)).await?;
     let width = made.vectors.first().map_or(0, Vec::len) as u64;
-    if wire
-        .dimensions
-        .is_some_and(|wanted| wanted.as_u64() != Some(width))
-    {
+    if wanted.is_some_and(|wanted| wanted.as_u64() != Some(width)) {
         let what = format!("another number of dimensions than the model's {width}");
         return Err(not_supported("dimensions", &what));
     }
-    Ok(Json(list(&made, base64)).into_response())
+    Ok(made)
 }
 
 fn list(made: &Embeddings, base64: bool) -> Value {

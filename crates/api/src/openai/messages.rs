@@ -2,11 +2,21 @@
 
 use crate::backend::{ChatMessage, Role, ToolCall};
 use crate::fault::Fault;
-use crate::wire::json::{not_supported, shortened};
+use crate::wire::json::not_supported;
 use crate::wire::lenient::{Content, Shape};
-use crate::wire::{text_of, tools};
+use crate::wire::{role, text_of, tools};
 use serde::Deserialize;
 use serde_json::Value;
+
+/// Who can say a message. `developer` is OpenAI's newer name for `system`, `function` its older one for `tool`.
+const ROLES: [(&str, Role); 6] = [
+    ("system", Role::System),
+    ("developer", Role::System),
+    ("user", Role::User),
+    ("assistant", Role::Assistant),
+    ("tool", Role::Tool),
+    ("function", Role::Tool),
+];
 
 /// A message as it comes.
 #[derive(Debug, Deserialize)]
@@ -57,7 +67,7 @@ impl MessageWire {
         if self.audio != Shape::Nothing {
             return Err(not_supported(&format!("{at}.audio"), "audio in a message"));
         }
-        let role = role(&format!("{at}.role"), self.role.as_deref())?;
+        let role = role(at, self.role.as_deref(), &ROLES)?;
         let mut tool_calls = Vec::new();
         for (i, call) in self.tool_calls.into_iter().flatten().enumerate() {
             tool_calls.push(call.check(&format!("{at}.tool_calls[{i}]"))?);
@@ -109,22 +119,5 @@ impl FunctionCall {
             name: tools::tool_name(&format!("{at}.name"), self.name)?,
             arguments,
         })
-    }
-}
-
-fn role(at: &str, role: Option<&str>) -> Result<Role, Fault> {
-    match role {
-        Some("system" | "developer") => Ok(Role::System),
-        Some("user") => Ok(Role::User),
-        Some("assistant") => Ok(Role::Assistant),
-        Some("tool" | "function") => Ok(Role::Tool),
-        Some(other) => {
-            let message = format!(
-                "the role '{}' is not one of system, developer, user, assistant, tool",
-                shortened(other)
-            );
-            Err(Fault::invalid(at, message))
-        }
-        None => Err(Fault::missing(at, "every message needs a 'role'")),
     }
 }

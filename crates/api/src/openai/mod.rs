@@ -10,7 +10,7 @@ mod messages;
 pub(crate) mod models;
 pub(crate) mod tokens;
 
-use crate::answer::{Heading, Reason, Score, Usage};
+use crate::answer::{Frames, Heading, Reason, Score, Usage};
 use serde_json::{Map, Value, json};
 
 pub(crate) use messages::ToolCallWire;
@@ -43,6 +43,17 @@ fn object(heading: &Heading, prefix: &str, object: &str) -> Map<String, Value> {
         fields.insert("system_fingerprint".into(), fingerprint.as_str().into());
     }
     fields
+}
+
+/// The end of a stream: a chunk of counts without choices if `counts` are wanted, and the mark.
+fn close((heading, prefix, kind): (&Heading, &str, &str), counts: Option<Usage>, out: &mut Frames) {
+    if let Some(counts) = counts {
+        let mut chunk = object(heading, prefix, kind);
+        chunk.insert("choices".into(), json!([]));
+        chunk.insert("usage".into(), usage(counts));
+        out.data(&chunk);
+    }
+    out.done();
 }
 
 /// `{"content": […]}`; null where nothing was asked for.

@@ -6,7 +6,6 @@
 mod events;
 mod request;
 
-use crate::answer::respond;
 use crate::backend::Backend;
 use crate::fault::Fault;
 use crate::routes::App;
@@ -19,16 +18,9 @@ pub(crate) async fn create<B: Backend>(
     State(app): State<Arc<App<B>>>,
     request: Request,
 ) -> Result<Response, Fault> {
-    let (entry, body) = app.admit(request).await?;
-    let (ask, echo) = request::parse(&body)?;
-    drop(body);
-    let stream = ask.stream;
-    let answer = app.ask(entry, ask).await?;
-    respond(
-        answer,
-        events::Events::new(echo),
-        stream,
-        app.config.keep_alive,
-    )
-    .await
+    let read = |body: &[u8]| {
+        let (ask, echo) = request::parse(body)?;
+        Ok((ask, events::Events::new(echo)))
+    };
+    app.answer(request, read).await
 }

@@ -7,10 +7,16 @@ use crate::openai::chat::checker;
 use crate::wire::json::{Refused, not_supported, read, read_without, shortened};
 use crate::wire::lenient::Content;
 use crate::wire::tools::{self, Format, Function};
-use crate::wire::{required_model, sampling, text_of};
+use crate::wire::{required_model, role, sampling, text_of};
 use serde::Deserialize;
 use serde_json::{Map, Number, Value, json};
 
+const ROLES: [(&str, Role); 4] = [
+    ("system", Role::System),
+    ("developer", Role::System),
+    ("user", Role::User),
+    ("assistant", Role::Assistant),
+];
 const REFUSED: Refused<'static> = &[
     ("previous_response_id", 0.0),
     ("conversation", 0.0),
@@ -229,21 +235,7 @@ impl Item {
     }
 
     fn message(self, at: &str) -> Result<ChatMessage, Fault> {
-        let role = match self.role.as_deref() {
-            Some("system" | "developer") => Role::System,
-            Some("user") => Role::User,
-            Some("assistant") => Role::Assistant,
-            Some(_) => {
-                let message = "the role is none of system, developer, user, assistant";
-                return Err(Fault::invalid(format!("{at}.role"), message));
-            }
-            None => {
-                return Err(Fault::missing(
-                    format!("{at}.role"),
-                    "a message needs a 'role'",
-                ));
-            }
-        };
+        let role = role(at, self.role.as_deref(), &ROLES)?;
         let kinds = ["input_text", "output_text", "text", "refusal"];
         let at = format!("{at}.content");
         let text = text_of(&at, self.content, &kinds)?;

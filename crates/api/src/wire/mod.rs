@@ -9,6 +9,7 @@ pub(crate) mod lenient;
 pub(crate) mod sampling;
 pub(crate) mod tools;
 
+use crate::backend::Role;
 use crate::fault::Fault;
 use lenient::{Content, Part};
 
@@ -29,6 +30,21 @@ pub(crate) fn required_model(model: Option<String>) -> Result<String, Fault> {
         return Err(Fault::invalid("model", message));
     }
     Ok(name)
+}
+
+/// Who says the message at `at`: one of the `known` names.
+pub(crate) fn role(at: &str, role: Option<&str>, known: &[(&str, Role)]) -> Result<Role, Fault> {
+    let at = format!("{at}.role");
+    let name = role.ok_or_else(|| Fault::missing(&at, "every message needs a 'role'"))?;
+    let found = known.iter().find(|(known, _)| *known == name);
+    found.map(|(_, role)| *role).ok_or_else(|| {
+        let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+        let name = json::shortened(name);
+        Fault::invalid(
+            &at,
+            format!("the role '{name}' is not one of {}", names.join(", ")),
+        )
+    })
 }
 
 /// The text of a content; `None` if there is none. `kinds` are the types of parts that are text.

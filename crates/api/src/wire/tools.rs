@@ -1,6 +1,7 @@
 //! Tools, whether they are called, and what form an answer's text has: what the dialects share.
 
 use super::json::{not_supported, shortened};
+use crate::answer::valid_schema;
 use crate::backend::{Schema, ToolChoice};
 use crate::fault::Fault;
 use serde::Deserialize;
@@ -31,7 +32,11 @@ impl Function {
         }
         let parameters = self.parameters.filter(|parameters| !parameters.is_empty());
         function["parameters"] = match parameters {
-            Some(parameters) => parameters.into(),
+            Some(parameters) => {
+                let parameters = Value::from(parameters);
+                valid_schema(&parameters, &format!("{at}.parameters"))?;
+                parameters
+            }
             None => json!({"type": "object", "properties": {}}),
         };
         if let Some(strict) = self.strict {

@@ -235,12 +235,6 @@ async fn errors_have_anthropics_shape() {
             503,
             "overloaded_error",
         ),
-        (
-            Fault::rate_limited("slow"),
-            json!({}),
-            429,
-            "rate_limit_error",
-        ),
     ] {
         let server = Server::start(Script::refusing(fault)).await;
         told(server.send(PATH, question(fields)).await, status, kind).await;

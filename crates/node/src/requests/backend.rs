@@ -208,7 +208,7 @@ impl Backend for Requests {
         let (mut texts, mut prompt_tokens) = (Vec::new(), 0);
         for input in request.inputs {
             let text = match input {
-                Input::Text(text) => tokens(&host, text, (true, false)).await?,
+                Input::Text(text) => tokens(&host, text, (true, false), "input").await?,
                 Input::Tokens(tokens) => known(&host, tokens, "input")?,
             };
             let most = EMBED_TOKENS_MAX.min(host.loaded().positions_trained);
@@ -233,7 +233,7 @@ impl Backend for Requests {
     async fn tokenize(&self, request: TokenizeRequest) -> Result<Vec<Piece>, Fault> {
         let host = self.host_for(&request.model)?;
         let special = (request.add_special, request.parse_special);
-        let tokens = tokens(&host, request.text, special).await?;
+        let tokens = tokens(&host, request.text, special, "content").await?;
         let pieces = host.detokenize(tokens.clone()).await;
         let pieces = pieces.map_err(|error| refused(error, "content"))?;
         let piece = |(id, bytes)| Piece { id, bytes };

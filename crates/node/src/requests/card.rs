@@ -3,11 +3,14 @@
 use api::ModelCard;
 use proto::gguf::{Header, Tensor, TensorType};
 use std::collections::HashMap;
-use store::models::Model;
+use store::models::{Model, Models};
+use store::reference::Reference;
 
-/// A model as clients see it; `created_s` is since when it is there, in seconds since 1970 UTC.
+/// A model as clients see it; `created_s` is since when it is there, in seconds since 1970 UTC. The hash is known of
+/// files in a store.
 #[must_use]
-pub fn card(model: &Model, header: &Header, created_s: u64) -> ModelCard {
+pub fn card(models: &Models, model: &Model, header: &Header, created_s: u64) -> ModelCard {
+    let stored = models.show(&Reference::Hash(model.blake3)).ok();
     let weights = |tensor: &Tensor| tensor.dims.iter().product::<u64>();
     let width = header.embedding_length();
     ModelCard {
@@ -17,7 +20,7 @@ pub fn card(model: &Model, header: &Header, created_s: u64) -> ModelCard {
         context_tokens: None,
         parameters: Some(header.tensors().iter().map(weights).sum()),
         file_bytes: Some(model.bytes),
-        sha256: None,
+        sha256: stored.map(|stored| stored.record.sha256.to_string()),
         architecture: Some(header.architecture().to_owned()),
         quantisation: commonest(header.tensors()).map(|kind| kind.name().to_uppercase()),
         embedding_width: width.and_then(|width| u32::try_from(width).ok()),

@@ -12,7 +12,7 @@ impl Requests {
         let prompt = match prompt {
             Prompt::Chat(conversation) => render(host, &conversation).await?,
             Prompt::Text(text) => host::Prompt {
-                tokens: tokens(host, text, (true, true)).await?,
+                tokens: tokens(host, text, (true, true), "prompt").await?,
                 ..host::Prompt::default()
             },
             Prompt::Tokens(tokens) => host::Prompt {
@@ -45,11 +45,13 @@ pub(super) async fn render(
     rendered.map_err(|error| refused(error, "messages"))
 }
 
-/// The tokens of a text; whether those that begin every text are added, and whether control tokens are recognised.
+/// The tokens of a text; whether those that begin every text are added, and whether control tokens are recognised;
+/// `param` is the field that it came from.
 pub(super) async fn tokens(
     host: &Host,
     text: String,
     (add_special, parse_special): (bool, bool),
+    param: &str,
 ) -> Result<Vec<i32>, Fault> {
     let tokenize = Tokenize {
         text,
@@ -57,7 +59,7 @@ pub(super) async fn tokens(
         parse_special,
     };
     let tokens = host.tokenize(tokenize).await;
-    tokens.map_err(|error| refused(error, "prompt"))
+    tokens.map_err(|error| refused(error, param))
 }
 
 /// Tokens that a client sent, once it is sure that the model has them all.

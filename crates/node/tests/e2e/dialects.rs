@@ -178,6 +178,9 @@ async fn what_cannot_be_done_is_refused_and_disturbs_nobody() {
         chat(schema(
             json!({"type": "string", "pattern": "((a{1,900}){1,900}){1,900}"}),
         )),
+        chat(
+            json!({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": 7}}}]}),
+        ),
         ("/v1/completions", json!({"prompt": [99_999_999]})),
         ("/v1/completions", json!({"prompt": "word ".repeat(9_000)})),
         ("/v1/embeddings", json!({"input": "word ".repeat(9_000)})),
