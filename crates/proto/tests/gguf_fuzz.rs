@@ -11,7 +11,7 @@ use proto::gguf::{Header, cuttable};
 use std::path::PathBuf;
 
 fn corpus() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/gguf")
+    specimen::crate_dir().join("../../fuzz/corpus/gguf")
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub mod vocabulary;
 
 pub use family::Family;
 pub use shape::{Shape, Weights};
-pub use starter::{chat_templates, starter, test_home};
+pub use starter::{chat_templates, crate_dir, starter, test_home};
 
 use proto::gguf::{self, Metadata, NewTensor, VERSION, Value};
 use random::Stream;

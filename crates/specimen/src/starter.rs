@@ -28,6 +28,19 @@ pub fn test_home() -> PathBuf {
         .expect("MYZEL_TEST_HOME, XDG_CACHE_HOME or HOME says where tests keep their model")
 }
 
+/// The directory of the crate whose test runs.
+///
+/// Asked for at run time: build products may be shared between clones, and what the compiler saw would be another's.
+///
+/// # Panics
+///
+/// When neither cargo nor nextest runs the test.
+#[must_use]
+pub fn crate_dir() -> PathBuf {
+    let dir = std::env::var_os("CARGO_MANIFEST_DIR");
+    dir.expect("cargo and nextest tell a test where its crate is").into()
+}
+
 /// The directory of chat templates that llama.cpp ships, which `./test` fetches: `MYZEL_TEST_TEMPLATES`, or beside the
 /// [`test_home`].
 ///

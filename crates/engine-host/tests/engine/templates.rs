@@ -97,7 +97,7 @@ fn templates_give_what_they_gave() {
     let file = specimen::starter().display().to_string();
     let model = Arc::new(Model::load(&[file]).unwrap());
     let now: String = paths.iter().map(|path| line(&model, path) + "\n").collect();
-    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engine/templates.txt");
+    let kept = specimen::crate_dir().join("tests/engine/templates.txt");
     if std::env::var_os(WRITE).is_some() {
         std::fs::write(&kept, &now).unwrap();
     }

@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 
 /// The client's version on PyPI.
 const VERSION: &str = "3.51.0";
-/// What the client does, and what it must see.
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/openai_client.py");
+/// What the client does, and what it must see; below the crate.
+const SCRIPT: &str = "tests/e2e/openai_client.py";
 
 fn cache() -> PathBuf {
     let of = |name: &str| {
@@ -70,7 +70,7 @@ async fn satisfied(node: &Node) {
     let output = tokio::task::spawn_blocking(move || {
         let mut client = Command::new(python);
         client
-            .arg(SCRIPT)
+            .arg(specimen::crate_dir().join(SCRIPT))
             .args([url, model])
             .env_remove("OPENAI_API_KEY")
             .env("NO_PROXY", "*");
