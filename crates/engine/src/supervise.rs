@@ -181,18 +181,19 @@ async fn live(
         Some(EngineError::Failed(failed)) => Some(failed),
         _ => None,
     };
-    if refused.is_none() && busy && !was_asked_to_end(status) {
+    if refused.is_none() && busy && !is_nobodys_fault(status) {
         patient.died(&why);
     }
     host.bury(&why);
     refused.map_or(End::Died(why), End::Refused)
 }
 
-/// Whether somebody told the process to end, as a terminal does to a whole group at once.
-fn was_asked_to_end(status: Option<ExitStatus>) -> bool {
-    use nix::sys::signal::Signal::{self, SIGHUP, SIGINT, SIGTERM};
+/// Whether the model is not to blame: somebody told the process to end, as a terminal does to a whole group at once, or it
+/// ended itself over a caller's text, for which an engine-host takes SIGXCPU.
+fn is_nobodys_fault(status: Option<ExitStatus>) -> bool {
+    use nix::sys::signal::Signal::{self, SIGHUP, SIGINT, SIGTERM, SIGXCPU};
     let signal = status.and_then(|status| Signal::try_from(status.signal()?).ok());
-    matches!(signal, Some(SIGHUP | SIGINT | SIGTERM))
+    matches!(signal, Some(SIGHUP | SIGINT | SIGTERM | SIGXCPU))
 }
 
 /// Callers must not wait for ever when the supervisor is dropped in the middle of a life.

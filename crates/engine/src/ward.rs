@@ -6,7 +6,8 @@
 //!
 //! A death counts when the process ended by itself while it loaded or while a call waited for its answer, however it
 //! ended: by abort, by the kernel for want of memory, by a person. It does not count when nobody waited, when
-//! the process was asked to end (SIGTERM, SIGINT, SIGHUP), or when the node itself ended it.
+//! the process was asked to end (SIGTERM, SIGINT, SIGHUP), when it ended itself because a caller's text takes too much
+//! (SIGXCPU), or when the node itself ended it.
 
 use proto::disk::{DEATH_TEXT_BYTES_MAX, DEATHS_KEPT_MAX, ModelDeaths};
 use proto::ids::Hash;

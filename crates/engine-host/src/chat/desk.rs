@@ -2,7 +2,8 @@
 //!
 //! A template is a program of a stranger's, and what it does with a conversation can take for ever or need all memory. Native
 //! code cannot be stopped within a process; so when a piece of work exceeds its limits, its caller is told so and the process
-//! ends. The node starts another one, and puts the model into quarantine when it happens again and again.
+//! ends. The node starts another one. It does not hold this against the model: otherwise three such texts of one caller would
+//! put it into quarantine for all.
 
 use super::{Chat, ChatError};
 use crate::figures::Figures;
@@ -171,8 +172,8 @@ fn end(id: u64, what: &str, replies: &Replies) {
     // The node keeps these as the process's last words.
     let _ = writeln!(std::io::stderr(), "{detail}");
     let _ = replies.send(id, false, failed, &[]);
-    // Not an exit: that would wait for what the other threads hold.
-    let _ = raise(Signal::SIGABRT);
+    // Not an exit: that would wait for what the other threads hold. By this signal the node knows that it was the text.
+    let _ = raise(Signal::SIGXCPU);
 }
 
 /// What knows a model's texts.
