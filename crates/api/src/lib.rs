@@ -54,6 +54,7 @@ mod anthropic;
 pub mod backend;
 mod body;
 mod clock;
+mod crowd;
 pub mod fault;
 mod host_check;
 pub mod metrics;
@@ -90,9 +91,11 @@ pub const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
 pub const HEAD_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The largest head of a request, in bytes.
 pub const HEAD_BYTES_MAX: usize = 64 << 10;
-/// The most connections that are served at once.
+/// The most connections that are served at once; a further one takes the place of the one that has been idle for
+/// longest.
 pub const CONNECTIONS_MAX: usize = 512;
-/// The most connections beyond [`CONNECTIONS_MAX`] that still hear why they are refused; further ones are closed.
+/// The most connections beyond [`CONNECTIONS_MAX`], all of them busy, that still hear why they are refused; further ones
+/// are closed.
 pub const REFUSALS_MAX: usize = 64;
 /// The most answers at once, unless [`ApiConfig::requests_max`] says otherwise.
 pub const REQUESTS_MAX: usize = 64;

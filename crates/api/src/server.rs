@@ -1,6 +1,7 @@
 //! The server: connections, their limits, and their end.
 
 use crate::access;
+use crate::crowd::{Crowd, Seat};
 use crate::fault::Fault;
 use crate::host_check::{self, HostCheck};
 use crate::stall::StallLimit;
@@ -9,9 +10,13 @@ use crate::{
 };
 use axum::Router;
 use axum::middleware;
+use hyper::body::{Body as HttpBody, Incoming};
 use hyper::server::conn::http1;
+use hyper::service::{Service as HttpService, service_fn};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -44,17 +49,25 @@ pub async fn serve(listener: TcpListener, router: Router, config: ApiConfig) -> 
         ))
         .layer(middleware::from_fn_with_state(check, host_check::guard))
         .layer(middleware::from_fn(access::translate));
+    let crowd = Crowd::new(config.connections_max);
     let mut connections = JoinSet::new();
     while let Some(stream) = accept(&listener, &config.shutdown).await {
+        if connections.len() >= config.connections_max + REFUSALS_MAX {
+            // Those that lost their seats need a moment to leave.
+            tokio::task::yield_now().await;
+        }
         while connections.try_join_next().is_some() {}
-        let router = match connections.len() {
-            open if open < config.connections_max => router.clone(),
-            open if open < config.connections_max + REFUSALS_MAX => {
-                refusing(config.connections_max)
+        if connections.len() >= config.connections_max + REFUSALS_MAX {
+            continue;
+        }
+        let shutdown = config.shutdown.clone();
+        match crowd.seat() {
+            Some(seat) => connections.spawn(seated(stream, router.clone(), seat, shutdown)),
+            None => {
+                let service = TowerToHyperService::new(refusing(config.connections_max));
+                connections.spawn(connection(stream, service, shutdown))
             }
-            _ => continue,
         };
-        connections.spawn(connection(stream, router, config.shutdown.clone()));
     }
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
@@ -89,13 +102,42 @@ async fn accept(listener: &TcpListener, shutdown: &CancellationToken) -> Option<
 /// What a connection beyond the limit hears.
 fn refusing(connections_max: usize) -> Router {
     Router::new().fallback(move || async move {
-        let why = format!("{connections_max} connections are open already; close idle ones");
+        let why = format!(
+            "{connections_max} connections are being answered already; ask again in a moment"
+        );
         ([("connection", "close")], Fault::overloaded(why))
     })
 }
 
-/// Serves one connection to its end.
-async fn connection(stream: TcpStream, router: Router, shutdown: CancellationToken) {
+/// Serves one connection to its end, or until it loses its seat.
+async fn seated(stream: TcpStream, router: Router, seat: Arc<Seat>, shutdown: CancellationToken) {
+    let routes = TowerToHyperService::new(router);
+    let service = {
+        let seat = seat.clone();
+        service_fn(move |request| {
+            let busy = seat.busy();
+            let answer = routes.call(request);
+            async move { Ok::<_, Infallible>(answer.await?.map(|body| busy.until_sent(body))) }
+        })
+    };
+    // A request may have come in while the seat was given away; its answer is the last one here.
+    let leave = CancellationToken::new();
+    let mut serve = pin!(connection(stream, service, leave.clone()));
+    tokio::select! {
+        () = serve.as_mut() => return,
+        () = shutdown.cancelled() => {}
+        () = seat.lost() => if !seat.is_busy() { return },
+    }
+    leave.cancel();
+    serve.await;
+}
+
+/// Serves one connection to its end; after `shutdown` no further request.
+async fn connection<S, B>(stream: TcpStream, service: S, shutdown: CancellationToken)
+where
+    S: HttpService<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    B: HttpBody<Error = axum::Error> + 'static,
+{
     // A token is a small packet that must not wait for the next one; without the option it is only slower.
     let _ = stream.set_nodelay(true);
     let io = TokioIo::new(StallLimit::new(stream, WRITE_STALL_MAX));
@@ -103,7 +145,7 @@ async fn connection(stream: TcpStream, router: Router, shutdown: CancellationTok
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WAIT_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(io, TowerToHyperService::new(router));
+        .serve_connection(io, service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -38,7 +38,8 @@ pub fn test_home() -> PathBuf {
 #[must_use]
 pub fn crate_dir() -> PathBuf {
     let dir = std::env::var_os("CARGO_MANIFEST_DIR");
-    dir.expect("cargo and nextest tell a test where its crate is").into()
+    dir.expect("cargo and nextest tell a test where its crate is")
+        .into()
 }
 
 /// The directory of chat templates that llama.cpp ships, which `./test` fetches: `MYZEL_TEST_TEMPLATES`, or beside the

@@ -133,6 +133,10 @@ fn too_far() {
         }
         until_up(&supervisor).await;
         assert!(supervisor.host().unwrap().render(said("x")).await.is_ok());
-        assert_eq!(ward.quarantined(), [], "a caller's text is not the model's fault");
+        assert_eq!(
+            ward.quarantined(),
+            [],
+            "a caller's text is not the model's fault"
+        );
     });
 }

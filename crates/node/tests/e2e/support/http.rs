@@ -206,25 +206,13 @@ impl Client {
     /// Asks for a stream with counts, and reads all of it.
     pub(crate) async fn stream(&self, body: Value) -> Result<Answer, Refusal> {
         let body = with(body, json!({"stream_options": {"include_usage": true}}));
-        let mut stream = self.open(body).await?;
-        let mut answer = Answer {
-            text: String::new(),
-            finish: String::new(),
-            usage: Value::Null,
-        };
-        loop {
-            match stream
-                .next()
-                .await
-                .expect("a stream ends with [DONE] or an error")
-            {
-                Event::Text(text) => answer.text += &text,
-                Event::Finish(finish) => answer.finish = finish,
-                Event::Usage(usage) => answer.usage = usage,
-                Event::Error(refusal) => return Err(refusal),
-                Event::Done => return Ok(answer),
-            }
-        }
+        self.open(body).await?.answer().await
+    }
+
+    /// Host and port of the endpoint.
+    pub(crate) fn address(&self) -> String {
+        let url = reqwest::Url::parse(&self.url).expect("a URL");
+        url.authority().to_owned()
     }
 }
 
@@ -262,6 +250,25 @@ impl Stream {
                 if let Some(data) = line.trim_end().strip_prefix("data: ") {
                     self.ready.extend(event(data));
                 }
+            }
+        }
+    }
+
+    /// Reads to the end what has not been read.
+    pub(crate) async fn answer(&mut self) -> Result<Answer, Refusal> {
+        let mut answer = Answer {
+            text: String::new(),
+            finish: String::new(),
+            usage: Value::Null,
+        };
+        loop {
+            let event = self.next().await;
+            match event.expect("a stream ends with [DONE] or an error") {
+                Event::Text(text) => answer.text += &text,
+                Event::Finish(finish) => answer.finish = finish,
+                Event::Usage(usage) => answer.usage = usage,
+                Event::Error(refusal) => return Err(refusal),
+                Event::Done => return Ok(answer),
             }
         }
     }
