@@ -6,7 +6,8 @@
 //! the machine does falls on all alike; a ratio is always between two answers of the same round. [`report`]
 //! turns the figures into a page, marks included: nothing on that page is written by hand.
 //!
-//! [`many`] does the same from several connections at once. Every process belongs to
+//! [`many`] does the same from several connections at once. [`agreement`] compares what both answer, [`overhead`] the
+//! node with its own engine. Every process belongs to
 //! [`Started`], which ends it by its own number, whether the run succeeds, fails or is interrupted.
 //!
 //! What is fair here, and how it is kept:
@@ -18,6 +19,7 @@
 //! - Both get their best: threads are swept for both and the better of each is compared; both caches that
 //!   llama-server has for many requests are tried, and the faster is used.
 
+mod agreement;
 mod ask;
 mod engine;
 mod llama_rpc;
@@ -25,6 +27,7 @@ mod llama_server;
 mod machine;
 mod many;
 mod ours;
+mod overhead;
 mod phases;
 mod prompts;
 mod report;

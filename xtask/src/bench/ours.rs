@@ -5,8 +5,9 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 use proto::host::Loaded;
+use proto::model::Numerics;
 
-use super::engine;
+use super::engine::{self, Engine};
 use crate::rig::product;
 use crate::rig::started::Started;
 
@@ -35,7 +36,8 @@ pub(super) fn get(started: &Started, root: &Path, myzel: Option<&Path>) -> Resul
         .trim()
         .to_owned();
     let model = product::model(started, &myzel)?;
-    let loaded = engine::about(started, &myzel, &model)?;
+    let spec = engine::spec(&model, Numerics::Throughput, 64);
+    let loaded = Engine::start(started, &myzel, spec)?.loaded;
     if loaded.cpu_class.trim().is_empty() {
         bail!("our engine does not say which CPU features it uses");
     }

@@ -7,9 +7,11 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use proto::model::Numerics;
 
+use super::agreement::{self, Agreement};
 use super::llama_server::{self, LlamaServer};
 use super::many::{self, Burst};
 use super::ours::Ours;
+use super::overhead::{self, Overhead};
 use super::rounds::{Figures, measure};
 use super::server::{Origin, Server};
 use super::subject::{Cache, Subject};
@@ -41,6 +43,10 @@ pub(super) enum Phase {
     Streams,
     /// Rings beside llama.cpp's RPC, many requests at once
     Rpc,
+    /// Answers and probabilities beside llama-server's
+    Agreement,
+    /// A node's answers beside those of its own engine
+    Overhead,
 }
 
 impl Phase {
@@ -87,6 +93,10 @@ pub(super) struct All {
     pub(super) streams: Vec<Vec<Burst>>,
     /// Many streams to rings of both, threads swept; a group for each number of streams and remote stages.
     pub(super) rpc: Vec<Vec<Burst>>,
+    /// How far answers and probabilities are the peer's.
+    pub(super) agreement: Vec<Agreement>,
+    /// What HTTP adds to the engine.
+    pub(super) overhead: Option<Overhead>,
 }
 
 impl Bench<'_> {
@@ -116,6 +126,11 @@ impl Bench<'_> {
                 Phase::Beside => all.beside = self.beside()?,
                 Phase::Streams => all.streams = self.streams()?,
                 Phase::Rpc => all.rpc = self.rpc()?,
+                Phase::Agreement => all.agreement = self.agreement()?,
+                Phase::Overhead => {
+                    say("measuring a node beside its own engine");
+                    all.overhead = Some(overhead::measure(self.started, self.ours, self.rounds)?);
+                }
             }
         }
         all.trial = self.trial.get().cloned().unwrap_or_default();
@@ -292,6 +307,23 @@ impl Bench<'_> {
         }
         Ok(groups)
     }
+
+    fn agreement(&self) -> Result<Vec<Agreement>> {
+        let threads = Some(THREADS[0]);
+        let subjects = [
+            Subject::node(Numerics::Throughput, threads),
+            Subject::node(Numerics::Exact, threads),
+            Subject::ring(Numerics::Exact, threads, REMOTE[0]),
+            Subject::llama_server(threads),
+        ];
+        say("comparing answers: 50 questions to each of 4 servers, some minutes");
+        let servers = self.start(&subjects)?;
+        let found = agreement::measure(self.started, &servers)?;
+        for server in &servers {
+            self.origin().confirm(server)?;
+        }
+        Ok(found)
+    }
 }
 
 /// Which of them answers the most tokens a second.
@@ -364,6 +396,7 @@ mod tests {
     #[test]
     fn every_phase_has_a_name() {
         let names: Vec<String> = Phase::value_variants().iter().map(|p| p.name()).collect();
-        assert_eq!(names, ["single", "rings", "beside", "streams", "rpc"]);
+        let wanted = "single rings beside streams rpc agreement overhead";
+        assert_eq!(names.join(" "), wanted);
     }
 }

@@ -10,6 +10,21 @@ pub(super) const SHORT: &str =
 /// Words of a long prompt: a little more than one token each.
 const LONG_WORDS: usize = 1_050;
 
+/// What the answers of both are compared on: each task with each subject.
+const TASKS: [&str; 10] = [
+    "What is {}?",
+    "Write one sentence about {}.",
+    "Explain {} to a child of six years.",
+    "Name three facts about {}.",
+    "Write a short poem about {}.",
+    "Translate into French: I have read a book about {}.",
+    "Write a Python function whose name has to do with {}.",
+    "Who would want to know about {}, and why?",
+    "Answer with yes or no: is {} older than the telephone?",
+    "Continue: Once upon a time there was a man who knew nothing of {}, until",
+];
+const SUBJECTS: [&str; 5] = ["the moon", "bread", "music", "the Roman Empire", "gravity"];
+
 /// Words of a story's prompt: two of its title, the others to be told about.
 const STORY_WORDS: usize = 14;
 
@@ -32,6 +47,16 @@ pub(super) fn long(number: u64) -> String {
         text.push(' ');
     }
     text
+}
+
+/// Fifty questions of many kinds.
+pub(super) fn questions() -> impl Iterator<Item = String> {
+    let of = |task: &'static str| {
+        SUBJECTS
+            .iter()
+            .map(move |subject| task.replace("{}", subject))
+    };
+    TASKS.into_iter().flat_map(of)
 }
 
 /// A short question whose answer is long. Each `number` gives another one, from its first words on.
@@ -71,6 +96,15 @@ mod tests {
         assert!(common < 8, "{common} bytes in common");
         let words = |text: &str| text.split_whitespace().count();
         assert!((1_050..1_100).contains(&words(&a)), "{}", words(&a));
+    }
+
+    #[test]
+    fn there_are_fifty_questions() {
+        let mut all: Vec<String> = questions().collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 50);
+        assert!(all.iter().all(|question| !question.contains(['{', '}'])));
     }
 
     #[test]

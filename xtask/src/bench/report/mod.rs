@@ -1,6 +1,7 @@
 //! The page that a run writes: figures in, Markdown out.
 
 mod bars;
+mod beyond;
 mod method;
 mod table;
 
@@ -40,15 +41,19 @@ pub(super) struct Facts<'a> {
 /// The whole page. A phase that was not run has no section.
 pub(super) fn page(facts: &Facts<'_>) -> String {
     let all = facts.figures;
-    let mut parts = vec![
-        opening(facts),
-        section("Against the bars", BARS, &bars::table(&all_bars(all))),
-    ];
+    let mut parts = vec![opening(facts)];
+    let bars = all_bars(all);
     let mut add = |is: bool, title: &str, text: &str, table: String| {
         if is {
             parts.push(section(title, text, &table));
         }
     };
+    add(
+        !bars.is_empty(),
+        "Against the bars",
+        BARS,
+        bars::table(&bars),
+    );
     let had_single = !all.single.is_empty();
     add(had_single, "Single nodes", SINGLE, figures(&all.single));
     add(had_single, "Memory", MEMORY, memory_table(&all.memory));
@@ -71,6 +76,21 @@ pub(super) fn page(facts: &Facts<'_>) -> String {
     let (chosen, beside) = ("Threads as each chooses, alone", BUSY_TITLE);
     add(!alone.is_empty(), chosen, CHOSEN, figures(alone));
     add(!busy.is_empty(), beside, BESIDE, figures(busy));
+    let agreement = beyond::agreement(&all.agreement);
+    add(
+        !all.agreement.is_empty(),
+        "The same answers",
+        beyond::AGREEMENT,
+        agreement,
+    );
+    if let Some(overhead) = &all.overhead {
+        add(
+            true,
+            "What HTTP adds",
+            beyond::OVERHEAD,
+            beyond::overhead(overhead),
+        );
+    }
     parts.extend([method::method(facts), method::versions(facts)]);
     parts.join("\n")
 }
@@ -284,6 +304,8 @@ mod tests {
                 burst(ring(1), 120.0),
                 burst(rpc(Cache::Unified, 1), 100.0),
             ]],
+            agreement: Vec::new(),
+            overhead: None,
         }
     }
 
