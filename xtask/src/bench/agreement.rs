@@ -16,18 +16,18 @@ use crate::rig::started::Started;
 
 /// How far two log probabilities of the same token may be apart, and how far the two tokens may be that the servers
 /// choose where they differ.
-pub(super) const TOLERANCE: f64 = 0.1;
+pub(super) const TOLERANCE: f64 = 0.01;
 /// Tokens of an answer.
 pub(super) const TOKENS: u32 = 32;
 /// The most probable tokens whose probabilities are asked for.
 pub(super) const TOP: usize = 5;
 
-/// How far a server of ours and the peer agree over all questions.
+/// How far two servers agree over all questions.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Agreement {
-    /// Ours.
+    /// The one.
     pub(super) ours: Subject,
-    /// The peer.
+    /// The other: the peer, or what the one should be equal to.
     pub(super) theirs: Subject,
     /// Questions that were asked.
     pub(super) asked: usize,
@@ -37,6 +37,8 @@ pub(super) struct Agreement {
     pub(super) tokens: usize,
     /// The largest differences that were seen.
     pub(super) apart: Apart,
+    /// Whether it is promised that they agree.
+    pub(super) promised: bool,
 }
 
 /// The largest differences, in nats.
@@ -82,24 +84,19 @@ struct Token {
     top: Vec<(Vec<u8>, f64)>,
 }
 
-/// Asks every server all questions; the last one is the peer, with which the others are compared.
+/// Asks two servers all questions and compares.
 ///
 /// # Errors
 ///
-/// When a server fails or answers without probabilities, when two servers count another number of tokens in a prompt,
-/// or when the run is interrupted.
-pub(super) fn measure(started: &Started, servers: &[Server]) -> Result<Vec<Agreement>> {
-    let answers: Vec<Vec<Answer>> = servers
-        .iter()
-        .map(|server| all_answers(started, server))
-        .collect::<Result<_>>()?;
-    let (theirs, ours) = answers.split_last().context("nobody to compare with")?;
-    let peer = servers[ours.len()].subject;
-    servers
-        .iter()
-        .zip(ours)
-        .map(|(server, ours)| agreement(server.subject, peer, ours, theirs))
-        .collect()
+/// When a server fails or answers without probabilities, when the two count another number of tokens in a prompt, or
+/// when the run is interrupted.
+pub(super) fn measure(
+    started: &Started,
+    [ours, theirs]: [&Server; 2],
+    promised: bool,
+) -> Result<Agreement> {
+    let answers = [all_answers(started, ours)?, all_answers(started, theirs)?];
+    agreement([ours.subject, theirs.subject], &answers, promised)
 }
 
 fn all_answers(started: &Started, server: &Server) -> Result<Vec<Answer>> {
@@ -162,10 +159,9 @@ fn read(said: &Value) -> Option<Answer> {
 }
 
 fn agreement(
-    ours: Subject,
-    theirs: Subject,
-    our_answers: &[Answer],
-    their_answers: &[Answer],
+    [ours, theirs]: [Subject; 2],
+    [our_answers, their_answers]: &[Vec<Answer>; 2],
+    promised: bool,
 ) -> Result<Agreement> {
     let (mut same, mut tokens, mut apart) = (0, 0, Apart::default());
     for (ours, theirs) in our_answers.iter().zip(their_answers) {
@@ -186,6 +182,7 @@ fn agreement(
         same,
         tokens,
         apart,
+        promised,
     })
 }
 
@@ -251,15 +248,15 @@ mod tests {
     #[test]
     fn another_probability_of_the_same_token_does_not() {
         let ours = [token("a", -0.1, ("b", -3.0))];
-        check(&ours, &[token("a", -0.15, ("b", -3.0))], 1, true);
+        check(&ours, &[token("a", -0.105, ("b", -3.0))], 1, true);
         check(&ours, &[token("a", -0.3, ("b", -3.0))], 1, false);
         check(&ours, &[token("a", -0.1, ("b", -3.3))], 1, false);
     }
 
     #[test]
     fn another_token_agrees_only_where_both_are_as_probable() {
-        let ours = [token("a", -0.70, ("b", -0.71))];
-        check(&ours, &[token("b", -0.70, ("a", -0.72))], 0, true);
+        let ours = [token("a", -0.700, ("b", -0.701))];
+        check(&ours, &[token("b", -0.700, ("a", -0.705))], 0, true);
         check(&ours, &[token("b", -0.50, ("a", -1.0))], 0, false);
         check(&ours, &[token("b", -0.70, ("c", -0.72))], 0, false);
         // What follows is not compared.

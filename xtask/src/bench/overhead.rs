@@ -1,16 +1,16 @@
-//! What a request over HTTP takes beyond the same tokens asked of the engine directly.
+//! What a request over HTTP takes beyond the same conversation given to the engine directly.
 //!
-//! The model is a tiny random one, whose step takes less time than what is measured around it. Both sides compute the
-//! same prompt and draw the same tokens, in an engine-host of the same binary; over HTTP come the connection, the
-//! chat template, tokenising, admission, events and this client's own reading.
+//! The model is a tiny random one, whose step takes less time than what is measured around it. On both sides an
+//! engine-host of the same binary makes the prompt with the chat template and computes the same tokens; over HTTP come
+//! the connection, reading and checking the request, admission, events and this client's own reading.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use proto::host::{Answer, Draw, Drawn, Output, Role, Run, Task};
 use proto::ids::{SessionId, ShareScope};
 use proto::model::{Numerics, Sampling};
-use serde_json::{Value, json};
+use serde_json::json;
 use specimen::{Family, Shape, Weights};
 use tempfile::NamedTempFile;
 
@@ -71,7 +71,7 @@ pub(super) fn measure(started: &Started, ours: &Ours, rounds: usize) -> Result<O
         let bytes = specimen::bytes(Family::Llama, &Shape::SMALL, Weights::F32, seed);
         std::fs::write(model.path(), bytes)?;
         let mut pair = Pair::start(started, ours, &model)?;
-        if pair.direct(TOKENS)?.1 == TOKENS {
+        if pair.direct_times().is_ok() {
             return pair.measure(started, rounds * TIMES);
         }
     }
@@ -83,7 +83,8 @@ struct Pair {
     node: Node,
     name: String,
     engine: Engine,
-    prompt: Vec<i32>,
+    conversation: String,
+    prompt_tokens: u32,
     sessions: u64,
 }
 
@@ -96,25 +97,17 @@ impl Pair {
         args.push(model.path().display().to_string());
         let node = Node::start(started, &ours.myzel, &args)?;
         let name = http::model_name(node.addr)?;
-        let messages = json!([
+        let conversation = json!({"messages": [
             {"role": "system", "content": SYSTEM},
             {"role": "user", "content": TEXT},
-        ]);
-        let post = |path: &str, body: Value| -> Result<Value> {
-            let text = http::post(node.addr, path, body.to_string().as_bytes())?.text()?;
-            serde_json::from_str(&text).with_context(|| format!("{path} says {text}"))
-        };
-        let prompt = post("/apply-template", json!({"messages": messages}))?;
-        let tokens = post(
-            "/tokenize",
-            json!({"content": prompt["prompt"], "add_special": true}),
-        )?;
+        ]});
         let spec = super::engine::spec(model.path(), Numerics::Throughput, POSITIONS);
         Ok(Self {
             name,
             engine: Engine::start(started, &ours.myzel, spec)?,
-            prompt: serde_json::from_value(tokens["tokens"].clone())?,
+            conversation: conversation.to_string(),
             node,
+            prompt_tokens: 0,
             sessions: 0,
         })
     }
@@ -145,7 +138,8 @@ impl Pair {
 
     fn direct_times(&mut self) -> Result<Times> {
         let (one, _) = self.direct(1)?;
-        let (many, tokens) = self.direct(TOKENS)?;
+        let (many, [prompt, tokens]) = self.direct(TOKENS)?;
+        self.prompt_tokens = prompt;
         ensure!(
             tokens == TOKENS,
             "the engine ended its answer after {tokens} tokens"
@@ -158,9 +152,9 @@ impl Pair {
         for (sample, tokens) in [(one, 1), (many, TOKENS)] {
             let (prompt, answer) = (sample.prompt_tokens, sample.answer_tokens);
             ensure!(
-                prompt as usize == self.prompt.len() && answer == tokens,
+                prompt == self.prompt_tokens && answer == tokens,
                 "over HTTP, {prompt} tokens were answered with {answer}; the engine answers {} with {tokens}",
-                self.prompt.len()
+                self.prompt_tokens
             );
         }
         let (one, many) = (one.last, many.last);
@@ -176,15 +170,28 @@ impl Pair {
         ask(self.node.addr, &what)
     }
 
-    /// The time of an answer and its tokens.
-    fn direct(&mut self, tokens_max: u32) -> Result<(Duration, u32)> {
+    /// The time of an answer, and the tokens of its prompt and of itself.
+    fn direct(&mut self, tokens_max: u32) -> Result<(Duration, [u32; 2])> {
+        let begun = Instant::now();
+        let mut prompt = Vec::new();
+        self.engine.call(
+            Task::Render(self.conversation.clone()),
+            |answer| match answer {
+                Answer::Prompt(said) => {
+                    prompt = said.tokens;
+                    Ok(())
+                }
+                other => bail!("our engine-host made no prompt: {other:?}"),
+            },
+        )?;
+        let prompt_tokens = prompt.len() as u32;
         self.sessions += 1;
         let session = SessionId(u128::from(self.sessions).to_be_bytes());
         let run = Run {
             session,
             role: Role::Whole,
             position: 0,
-            tokens: self.prompt.clone(),
+            tokens: prompt,
             output: Output::Token(Draw {
                 sampling: Sampling::GREEDY,
                 burst: tokens_max,
@@ -194,7 +201,6 @@ impl Pair {
             scope: Some(ShareScope([1; 16])),
             adapters: Vec::new(),
         };
-        let begun = Instant::now();
         let (mut tokens, mut last) = (0, Duration::ZERO);
         self.engine.call(Task::Run(run), |answer| match answer {
             Answer::Token(Drawn { end: false, .. }) => {
@@ -206,7 +212,7 @@ impl Pair {
             other => bail!("our engine-host did not compute: {other:?}"),
         })?;
         self.engine.call(Task::Drop(session), |_| Ok(()))?;
-        Ok((last, tokens))
+        Ok((last, [prompt_tokens, tokens]))
     }
 }
 

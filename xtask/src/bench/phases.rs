@@ -310,19 +310,25 @@ impl Bench<'_> {
 
     fn agreement(&self) -> Result<Vec<Agreement>> {
         let threads = Some(THREADS[0]);
-        let subjects = [
-            Subject::node(Numerics::Throughput, threads),
+        let (exact, peer) = (
             Subject::node(Numerics::Exact, threads),
-            Subject::ring(Numerics::Exact, threads, REMOTE[0]),
             Subject::llama_server(threads),
+        );
+        let ring = Subject::ring(Numerics::Exact, threads, REMOTE[0]);
+        let pairs = [
+            ([Subject::node(Numerics::Throughput, threads), peer], true),
+            ([ring, exact], true),
+            ([exact, peer], false),
+            ([Subject::llama_plain(threads), peer], false),
         ];
-        say("comparing answers: 50 questions to each of 4 servers, some minutes");
-        let servers = self.start(&subjects)?;
-        let found = agreement::measure(self.started, &servers)?;
-        for server in &servers {
-            self.origin().confirm(server)?;
-        }
-        Ok(found)
+        say("comparing answers: four pairs of servers, some minutes");
+        let compare = |(pair, promised): &([Subject; 2], bool)| {
+            let servers = self.start(pair)?;
+            let found = agreement::measure(self.started, [&servers[0], &servers[1]], *promised)?;
+            self.origin().confirm(&servers[0])?;
+            Ok(found)
+        };
+        pairs.iter().map(compare).collect()
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) enum Kind {
         cache: Cache,
         /// Its workers (`rpc-server`) that hold the layers; 0 is the whole model in one process.
         workers: u32,
+        /// Whether it may use flash attention, as it does unless told otherwise.
+        flash: bool,
     },
 }
 
@@ -66,7 +68,28 @@ impl Subject {
 
     /// The peer, its layers with `workers` other processes.
     pub(super) fn llama_rpc(cache: Cache, threads: Option<u32>, workers: u32) -> Self {
-        Self::of(Kind::Llama { cache, workers }, threads)
+        let flash = true;
+        Self::of(
+            Kind::Llama {
+                cache,
+                workers,
+                flash,
+            },
+            threads,
+        )
+    }
+
+    /// The peer, in one process, without flash attention.
+    pub(super) fn llama_plain(threads: Option<u32>) -> Self {
+        let (cache, workers, flash) = (Cache::Parted, 0, false);
+        Self::of(
+            Kind::Llama {
+                cache,
+                workers,
+                flash,
+            },
+            threads,
+        )
     }
 
     fn of(kind: Kind, threads: Option<u32>) -> Self {
@@ -134,6 +157,7 @@ impl Subject {
             Kind::Llama {
                 cache,
                 workers: count,
+                flash,
             } => {
                 args.words(&format!(
                     "--host 127.0.0.1 --port {port} --ctx-size {} --parallel {} {} --cache-ram 0 --no-webui --offline",
@@ -145,6 +169,7 @@ impl Subject {
                 args.option("--threads-batch", self.threads);
                 args.option("--rpc", Some(workers).filter(|_| count > 0));
                 args.option("--gpu-layers", Some(99).filter(|_| count > 0));
+                args.option("--flash-attn", Some("off").filter(|_| !flash));
             }
         }
         // By itself: a path may have spaces.
@@ -205,6 +230,7 @@ impl fmt::Display for Subject {
                 }
                 Ok(())
             }
+            Kind::Llama { flash: false, .. } => f.write_str("llama-server, no flash attention"),
             Kind::Llama { workers: 0, .. } => f.write_str("llama-server"),
             Kind::Llama { workers: 1, .. } => f.write_str("llama-server, RPC, 1 worker"),
             Kind::Llama { workers, .. } => write!(f, "llama-server, RPC, {workers} workers"),

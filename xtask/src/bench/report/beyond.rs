@@ -14,13 +14,15 @@ pub(super) const AGREEMENT: &str = "\
 Fifty questions to every server, each answered with at most 32 tokens, always the most probable one, with the log \
 probabilities of the five most probable. Tokens are compared up to the first that differs, since from there on the \
 servers compute different things. The columns after them are the largest differences in nats: of the chosen tokens, of \
-those that both have among their five, and, where the servers chose differently, by how much llama-server preferred its \
-own choice: a near tie, which rounding decides. All of them within 0.1 is what is promised.";
+those that both have among their five, and, where the servers chose differently, by how much the second preferred its own \
+choice. Throughput mode computes as llama-server does, and a ring as one node in exact mode; within 0.01 is what is \
+promised of both. Exact mode rounds in another order, which in a model with weights of 4 bits moves probabilities: it is \
+shown beside how far llama-server moves from itself without flash attention.";
 
 pub(super) const OVERHEAD: &str = "\
-A streamed chat answer over HTTP beside the same tokens asked of an engine-host of the same binary directly, in turn, with \
-a tiny random model. Connection, template, tokenising, admission, events and the client's own reading are in it. \
-Microseconds; the median counts.";
+A streamed chat answer over HTTP beside the same conversation given to an engine-host of the same binary directly, in turn, \
+with a tiny random model: the engine-host makes the prompt and computes. Connection, reading and checking the request, \
+admission, events and the client's own reading come on top. Microseconds; the median counts.";
 
 /// How far answers are the peer's.
 pub(super) fn agreement(found: &[Agreement]) -> String {
@@ -40,6 +42,7 @@ pub(super) fn agreement(found: &[Agreement]) -> String {
         same,
         tokens,
         apart,
+        promised,
     } in found
     {
         let Apart {
@@ -54,7 +57,9 @@ pub(super) fn agreement(found: &[Agreement]) -> String {
             format!("{chosen:.3}"),
             format!("{top:.3}"),
             format!("{margin:.3}"),
-            mark(apart.is_within()),
+            promised
+                .then(|| mark(apart.is_within()))
+                .unwrap_or_else(|| "–".to_owned()),
         ]);
     }
     table.to_string()
@@ -117,13 +122,22 @@ mod tests {
             same: 49,
             tokens: 1590,
             apart: Apart {
-                chosen: 0.01,
-                top: 0.02,
+                chosen: 0.001,
+                top: 0.002,
                 margin,
             },
+            promised: true,
         };
-        let table = agreement(&[of(0.05), of(0.2)]);
+        let shown = Agreement {
+            promised: false,
+            ..of(0.2)
+        };
+        let table = agreement(&[of(0.005), of(0.2), shown]);
         let rows: Vec<&str> = table.lines().skip(2).collect();
+        assert!(
+            rows[2].contains("0.200") && !rows[2].contains("missed"),
+            "{table}"
+        );
         assert!(
             rows[0].contains("49 of 50") && rows[0].contains("| met"),
             "{table}"

@@ -80,9 +80,11 @@ fn subjects(all: &All) -> Vec<Subject> {
     let one_by_one = [&all.single].into_iter().chain(&all.rings);
     let one_by_one = one_by_one.chain(&all.beside).flatten();
     let at_once = all.streams.iter().chain(&all.rpc).flatten();
+    let compared = all.agreement.iter().flat_map(|one| [one.ours, one.theirs]);
     one_by_one
         .map(|figures| figures.subject)
         .chain(at_once.map(|burst| burst.subject))
+        .chain(compared)
         .collect()
 }
 
