@@ -7,10 +7,10 @@ use crate::parts::{Parts, SessionSlice};
 use crate::sandbox::{self, Sealed};
 use crate::schedule::{Pending, StepSize};
 use crate::steer::{Settled, Steers};
-use crate::threads::Threads;
+use crate::threads::{Threads, Usage};
 use proto::host::{
-    Answer, Draw, Drawn, FailCode, Failed, LoadSpec, Loaded, Logprobs, Output, Probable, Role, Run,
-    Steer,
+    Answer, Draw, Drawn, EmbedRows, FailCode, Failed, LoadSpec, Loaded, Logprobs, Output, Probable,
+    Role, Run, Steer,
 };
 use proto::host::{EMBED_TEXTS_MAX, Stats, Task};
 use proto::ids::SessionId;
@@ -40,6 +40,17 @@ pub(crate) struct Engine {
     chunk_rate: Option<f64>,
     drafting: HashMap<SessionId, Drafting>,
     steers: Steers,
+    /// Rows of texts to be embedded of which more will come.
+    rows: HashMap<SessionId, Vec<f32>>,
+}
+
+/// A text to be embedded.
+#[derive(Debug)]
+pub(crate) enum Text {
+    /// As a whole model takes it.
+    Tokens(Vec<i32>),
+    /// As it enters a model's tail.
+    Rows(Vec<f32>),
 }
 
 /// What a run's step brought.
@@ -74,6 +85,7 @@ impl Engine {
             chunk_rate: None,
             drafting: HashMap::new(),
             steers: Steers::default(),
+            rows: HashMap::new(),
         };
         Ok((engine, loaded))
     }
@@ -168,7 +180,7 @@ impl Engine {
 
     /// Checks texts to be embedded.
     pub(crate) fn check_embed(&mut self, texts: &[Vec<i32>]) -> Result<(), Failed> {
-        let most = self.parts.embedder()?.tokens_max() as usize;
+        let most = self.parts.embedder(Role::Whole)?.tokens_max() as usize;
         if !(1..=EMBED_TEXTS_MAX).contains(&texts.len()) {
             let count = texts.len();
             return Err(bad_call(&format!(
@@ -188,10 +200,37 @@ impl Engine {
         }
     }
 
+    /// Checks rows of a text to be embedded, and keeps them; all of its rows with the last of them.
+    pub(crate) fn gather(
+        &mut self,
+        rows: EmbedRows,
+        payload: &[u8],
+    ) -> Result<Option<Vec<f32>>, Failed> {
+        let width = self.parts.model().embedding_length() as usize;
+        let most = self.parts.embedder(Role::Tail)?.tokens_max() as usize;
+        let values = packet::f32_from_bytes(payload).unwrap_or_default();
+        let mut text = self.rows.remove(&rows.session).unwrap_or_default();
+        text.extend_from_slice(&values);
+        if values.is_empty() || !values.len().is_multiple_of(width) || text.len() > most * width {
+            return Err(bad_call(&format!(
+                "a text to be embedded has 1 to {most} rows of {width} numbers"
+            )));
+        }
+        if rows.last {
+            return Ok(Some(text));
+        }
+        self.rows.insert(rows.session, text);
+        Ok(None)
+    }
+
     /// The embedding of a text that was checked.
-    pub(crate) fn embed(&mut self, text: &[i32]) -> Result<Vec<f32>, Failed> {
+    pub(crate) fn embed(&mut self, text: &Text) -> Result<Vec<f32>, Failed> {
         let threads = self.threads.choose();
-        let row = self.parts.embedder()?.embed(text, threads);
+        let (role, input) = match text {
+            Text::Tokens(tokens) => (Role::Whole, Input::Tokens(tokens)),
+            Text::Rows(values) => (Role::Tail, Input::Rows(values)),
+        };
+        let row = self.parts.embedder(role)?.embed(input, threads);
         row.map_err(|detail| Failed {
             code: FailCode::Compute,
             detail,
@@ -211,6 +250,7 @@ impl Engine {
             let scope = run.scope.map(|scope| set.fold(scope));
             let new = self.parts.begin(run.session, scope, &run.tokens)?;
             self.stats.reused_rows += u64::from(new);
+            pending.reused = new;
             pending.done = new as usize;
             pending.next = pending.next.min(pending.rows - pending.done);
         }
@@ -257,9 +297,10 @@ impl Engine {
             self.parts.set_threads(threads);
             self.stats.threads = threads;
         }
-        let begun = Instant::now();
+        let (begun, before) = (Instant::now(), Usage::now());
         let outs = self.parts.step(role, &slices)?;
         let took = begun.elapsed();
+        self.threads.learn(took, (before, Usage::now()));
         self.count(step, took);
         for (pending, out) in step.iter_mut().zip(outs) {
             pending.done += pending.next;
@@ -301,6 +342,7 @@ impl Engine {
     pub(crate) fn close(&mut self, session: SessionId) {
         self.leave(session);
         self.steers.forget(session);
+        self.rows.remove(&session);
     }
 
     /// Frees a session's caches. What steers it stays: it must not begin again without.
@@ -359,6 +401,9 @@ impl Engine {
                 break;
             }
         }
+        if let Some(first) = drawn.first_mut() {
+            first.reused = pending.reused;
+        }
         self.settle(pending, drawn.len(), took)?;
         Ok(drawn)
     }
@@ -413,6 +458,7 @@ impl Engine {
                 let top = top.into_iter().map(probable).collect();
                 Box::new(Logprobs { drawn, top })
             }),
+            reused: 0,
         })
     }
 

@@ -5,14 +5,13 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-/// How much of a file is read, in bytes: of `/proc/stat`, which is long, the first line counts.
-const READ_BYTES: usize = 1024;
+/// How much of a file is read, in bytes: all of them are one line.
+const READ_BYTES: usize = 256;
 
 /// The open files of proc(5); those that are not there are skipped.
 #[derive(Debug)]
 pub struct Figures {
-    machine: Option<File>,
-    own: Option<File>,
+    load: Option<File>,
     memory: Option<File>,
 }
 
@@ -22,22 +21,15 @@ impl Figures {
     pub fn open() -> Self {
         let open = |path| File::open(path).ok();
         Self {
-            machine: open("/proc/stat"),
-            own: open("/proc/self/stat"),
+            load: open("/proc/loadavg"),
             memory: open("/proc/self/statm"),
         }
     }
 
-    /// The beginning of `/proc/stat`.
+    /// Threads that run on the machine or could, at this moment, the calling one included.
     #[must_use]
-    pub fn machine(&self) -> Option<String> {
-        beginning(self.machine.as_ref()?)
-    }
-
-    /// `/proc/self/stat`.
-    #[must_use]
-    pub fn own(&self) -> Option<String> {
-        beginning(self.own.as_ref()?)
+    pub fn running(&self) -> Option<u32> {
+        running(&beginning(self.load.as_ref()?)?)
     }
 
     /// Resident memory of this process in bytes, 0 where it cannot be read.
@@ -70,6 +62,12 @@ impl Figures {
     }
 }
 
+/// Of `0.20 0.18 0.12 1/80 11206`, the 1.
+fn running(load: &str) -> Option<u32> {
+    let (running, _all) = load.split_whitespace().nth(3)?.split_once('/')?;
+    running.parse().ok()
+}
+
 fn beginning(file: &File) -> Option<String> {
     let mut bytes = vec![0; READ_BYTES];
     let count = file.read_at(&mut bytes, 0).ok()?;
@@ -84,13 +82,20 @@ mod tests {
     #[test]
     fn every_file_can_be_read_twice_and_says_something_new() {
         let figures = Figures::open();
-        assert!(figures.machine().unwrap().starts_with("cpu "));
-        assert!(figures.own().unwrap().contains('('));
+        assert!(figures.running().unwrap() >= 1, "this thread at least");
         let before = figures.address_bytes();
         let more = std::hint::black_box(Vec::<u8>::with_capacity(1 << 30));
         let grown = figures.address_bytes() - before;
         assert!(grown >= 1 << 30, "grown by {grown}");
         assert!(figures.resident_bytes() > 0 && figures.resident_bytes() < before);
         drop(more);
+    }
+
+    #[test]
+    fn the_load_is_read_or_not() {
+        assert_eq!(running("0.20 0.18 0.12 3/80 11206\n"), Some(3));
+        for rubbish in ["", "1 2 3", "1 2 3 4 5", "1 2 3 x/80 5"] {
+            assert_eq!(running(rubbish), None, "{rubbish}");
+        }
     }
 }

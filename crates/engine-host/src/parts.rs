@@ -116,7 +116,7 @@ pub struct Parts {
     step_rows_max: u32,
     pool: Rc<Pool>,
     numerics: Numerics,
-    /// Made when it is first asked for.
+    /// Of the whole model or of the tail; made when it is first asked for.
     embedder: Option<Embedder>,
     shelf: Shelf,
     /// The adapters of open sessions that use some.
@@ -263,14 +263,14 @@ impl Parts {
         }
     }
 
-    /// What makes embeddings of the whole model.
+    /// What makes embeddings, of the whole model from tokens, or of its tail from the activations that enter it.
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoPart`] when only stages are here, or [`SessionError::NoEmbeddings`].
-    pub fn embedder(&mut self) -> Result<&mut Embedder, SessionError> {
+    /// [`SessionError::NoPart`] when that part is not here, or [`SessionError::NoEmbeddings`].
+    pub fn embedder(&mut self, role: Role) -> Result<&mut Embedder, SessionError> {
+        let model = self.part(role)?.context.shared_model();
         if self.embedder.is_none() {
-            let model = self.part(Role::Whole)?.context.shared_model();
             let made = Embedder::new(model, self.pool.clone(), self.numerics);
             self.embedder = Some(made.map_err(SessionError::NoEmbeddings)?);
         }

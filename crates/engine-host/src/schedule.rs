@@ -22,6 +22,8 @@ pub(crate) struct Pending {
     pub(crate) rows: usize,
     /// How many of them are computed.
     pub(crate) done: usize,
+    /// How many of these another session had computed.
+    pub(crate) reused: u32,
     /// How many the next step computes; guesses behind them not counted.
     pub(crate) next: usize,
     /// What came out so far.
@@ -39,6 +41,7 @@ impl Pending {
             values: Vec::new(),
             rows,
             done: 0,
+            reused: 0,
             next: 0,
             out: Vec::new(),
             passed: 0,

@@ -2,7 +2,7 @@
 
 use crate::adapters::AdapterError;
 use crate::chat::Desk;
-use crate::engine::{Engine, Outcome, bad_call};
+use crate::engine::{Engine, Outcome, Text, bad_call};
 use crate::extent::ExtentError;
 use crate::inbox::Inbox;
 use crate::llama::StepError;
@@ -11,7 +11,8 @@ use crate::pipe::{Calls, ReadError, Received, Replies};
 use crate::sandbox::SealError;
 use crate::schedule::{Pending, Schedule};
 use proto::host::{
-    Answer, Call, Draw, Drawn, FailCode, Failed, LoadSpec, Output, Role, Run, Steer, Task,
+    Answer, Call, Draw, Drawn, EmbedRows, FailCode, Failed, LoadSpec, Output, Role, Run, Steer,
+    Task,
 };
 use proto::ids::SessionId;
 use std::cell::RefCell;
@@ -72,7 +73,7 @@ struct Host {
 /// Texts whose embeddings are being computed, one between two steps.
 struct Embedding {
     id: u64,
-    left: VecDeque<Vec<i32>>,
+    left: VecDeque<Text>,
     rows: Vec<f32>,
     done: u32,
 }
@@ -182,13 +183,32 @@ impl Host {
         if let Err(failed) = checked {
             return self.reply(id, Answer::Failed(failed));
         }
+        self.wait_for_embedding(id, texts.into_iter().map(Text::Tokens).collect());
+        Ok(())
+    }
+
+    fn queue_rows(&mut self, id: u64, rows: EmbedRows, payload: &[u8]) -> io::Result<()> {
+        let gathered = match &mut self.engine {
+            Some(engine) => engine.gather(rows, payload),
+            None => Err(bad_call("nothing is loaded")),
+        };
+        match gathered {
+            Ok(Some(text)) => {
+                self.wait_for_embedding(id, VecDeque::from([Text::Rows(text)]));
+                Ok(())
+            }
+            Ok(None) => self.reply(id, Answer::Done),
+            Err(failed) => self.reply(id, Answer::Failed(failed)),
+        }
+    }
+
+    fn wait_for_embedding(&mut self, id: u64, left: VecDeque<Text>) {
         self.embedding.push_back(Embedding {
             id,
-            left: texts.into(),
+            left,
             rows: Vec::new(),
             done: 0,
         });
-        Ok(())
     }
 
     fn reply(&mut self, id: u64, answer: Answer) -> io::Result<()> {
@@ -206,6 +226,7 @@ impl Host {
             Task::Load(spec) => self.load(&spec),
             Task::Run(run) => return self.queue(id, run, &payload),
             Task::Embed(texts) => return self.queue_embedding(id, texts),
+            Task::EmbedRows(rows) => return self.queue_rows(id, rows, &payload),
             Task::Drop(session) => return self.close(id, session),
             Task::Steer(steer) => return self.steer(id, steer),
             task => match &mut self.engine {

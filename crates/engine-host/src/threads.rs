@@ -1,35 +1,74 @@
-//! How many threads to compute with: as many as cores are free right now, our own load excluded, within a limit.
+//! How many threads to compute with: as many as there are cores for us, within a limit.
 //!
-//! More threads than free cores make every step wait for the thread that shares its core; fewer leave cores idle. The
-//! first is much worse, and two processes that both try again and again would do it to each other: so a core must be
-//! nearly idle before it is taken, while half a core of others is enough to give one up.
-//! Linux tells both loads in clock ticks: `/proc/stat` for the machine, `/proc/self/stat` for this process (see proc(5)).
-//! Where they cannot be read, all cores count as free.
+//! The threads of a step wait for each other hundreds of times, and actively. One that shares its core with another
+//! program holds all of them up, so one thread too many is much worse than one too few. Three signs tell:
+//!
+//! - *What a step got.* Its threads do not sleep, so with cores enough they are hardly ever preempted, and their CPU time
+//!   is nearly the step's time for each. Where neither holds, others want the same cores, and threads are given up.
+//!   Cores that others use while we do not compute, as the other stages of a ring do, are no loss.
+//! - *Who runs at this moment* on the machine. After a pause this is asked, since what was learned before is old.
+//! - *One more, tried* for a moment at growing intervals: that a core has become free cannot be seen from fewer threads.
+//!
+//! Linux tells by getrusage(2) and `/proc/loadavg` (proc(5)); where that is not there, all cores count as free.
 
 use crate::figures::Figures;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a measurement lasts at least: shorter ones are too coarse for 10 ms ticks.
-const WINDOW: Duration = Duration::from_millis(400);
-/// How much of a core others may use that we take as free.
-const IDLE_ENOUGH: f64 = 0.25;
+/// How long steps are observed before something follows from them.
+const WINDOW: Duration = Duration::from_millis(60);
+/// How many cores may be missing from what all threads could have got; a step has parts for one thread alone.
+const MISSING_MAX: f64 = 0.4;
+/// How often threads may be preempted, a second.
+const PREEMPTED_MAX: f64 = 50.0;
+/// How long after a lost or failed trial the next one is made, at first and at most.
+const TRIAL_AFTER_MIN: Duration = Duration::from_millis(250);
+const TRIAL_AFTER_MAX: Duration = Duration::from_secs(16);
+/// Without a step for so long, who runs on the machine is asked anew.
+const PAUSE: Duration = Duration::from_millis(150);
+/// Whoever has just handed us work needs a moment to go to sleep: so often we look, with this between.
+const LOOKS: u32 = 4;
+const LOOK_EVERY: Duration = Duration::from_micros(100);
 
-/// Ticks since boot, of the machine (all cores together) and of this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Ticks {
-    busy: u64,
-    idle: u64,
-    own: u64,
+/// What this process has used so far, or between two moments.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Usage {
+    /// CPU time of all threads.
+    cpu: Duration,
+    /// How often one of them was preempted.
+    preempted: u64,
+}
+
+impl Usage {
+    /// So far.
+    pub(crate) fn now() -> Self {
+        let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
+            return Self::default();
+        };
+        let us = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+        Self {
+            cpu: Duration::from_micros(us.unsigned_abs()),
+            preempted: usage.involuntary_context_switches().unsigned_abs(),
+        }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(before.cpu),
+            preempted: self.preempted.saturating_sub(before.preempted),
+        }
+    }
 }
 
 /// Chooses the number of threads.
 #[derive(Debug)]
 pub(crate) struct Threads {
-    most: u32,
     cores: u32,
-    current: u32,
-    before: Option<(Instant, Ticks)>,
+    tuner: Tuner,
+    newest: Option<Instant>,
+    begun: Instant,
     figures: Arc<Figures>,
 }
 
@@ -37,143 +76,254 @@ impl Threads {
     /// As many as are free of `cores`, and not more than `limit`.
     pub(crate) fn new(limit: Option<u32>, cores: u32, figures: Arc<Figures>) -> Self {
         let cores = cores.max(1);
-        let most = limit.unwrap_or(cores).clamp(1, cores);
         Self {
-            most,
             cores,
-            current: most,
-            before: read(&figures).map(|t| (Instant::now(), t)),
+            tuner: Tuner::new(limit.unwrap_or(cores).clamp(1, cores)),
+            newest: None,
+            begun: Instant::now(),
             figures,
         }
     }
 
     /// The most threads that will ever be chosen.
     pub(crate) fn most(&self) -> u32 {
-        self.most
+        self.tuner.most
     }
 
     /// The number for the next step.
     pub(crate) fn choose(&mut self) -> u32 {
-        let due = self.before.is_some_and(|(at, _)| at.elapsed() >= WINDOW);
-        if due
-            && self.most > 1
-            && let (Some((_, before)), Some(now)) = (self.before, read(&self.figures))
-        {
-            let free = free(before, now, self.cores);
-            self.current = next(self.current, free).clamp(1, self.most);
-            self.before = Some((Instant::now(), now));
+        let paused = self.newest.is_none_or(|newest| newest.elapsed() >= PAUSE);
+        if paused && self.tuner.most > 1 {
+            let free = self.cores.saturating_sub(self.others());
+            self.tuner.begin(free, self.begun.elapsed());
         }
-        self.current
+        self.tuner.current
+    }
+
+    /// What a step took, and what the process used meanwhile, from one moment to the other.
+    pub(crate) fn learn(&mut self, took: Duration, usage: (Usage, Usage)) {
+        self.newest = Some(Instant::now());
+        let used = usage.1.since(usage.0);
+        self.tuner.learn(took, used, self.begun.elapsed());
+    }
+
+    /// Threads of others that run at this moment.
+    fn others(&self) -> u32 {
+        let mut least = u32::MAX;
+        for look in 0..LOOKS {
+            if look > 0 {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            // This thread runs as well: it is the one that reads.
+            let running = self.figures.running().unwrap_or(1);
+            least = least.min(running.saturating_sub(1));
+            if least == 0 {
+                break;
+            }
+        }
+        least
     }
 }
 
-/// The number of threads after `current`, with so many cores free.
-fn next(current: u32, free: f64) -> u32 {
-    let (taken, kept) = ((free + IDLE_ENOUGH).floor() as u32, free.round() as u32);
-    if taken > current {
-        taken
-    } else {
-        current.min(kept)
+/// What is known from steps; the time is passed in.
+#[derive(Debug)]
+struct Tuner {
+    most: u32,
+    current: u32,
+    /// Of the steps since the last decision.
+    took: Duration,
+    used: Usage,
+    /// Whether the current number is one more than is known to be free.
+    tries: bool,
+    trial_after: Duration,
+    next_trial: Duration,
+}
+
+impl Tuner {
+    fn new(most: u32) -> Self {
+        Self {
+            most,
+            current: most,
+            took: Duration::ZERO,
+            used: Usage::default(),
+            tries: false,
+            trial_after: TRIAL_AFTER_MIN,
+            next_trial: Duration::ZERO,
+        }
     }
-}
 
-/// Cores not busy with others between two readings.
-fn free(before: Ticks, now: Ticks, cores: u32) -> f64 {
-    let busy = now.busy.saturating_sub(before.busy);
-    let total = busy + now.idle.saturating_sub(before.idle);
-    let own = now.own.saturating_sub(before.own);
-    if total == 0 {
-        return f64::from(cores);
+    /// Begins anew with what is free.
+    fn begin(&mut self, free: u32, now: Duration) {
+        *self = Self {
+            current: free.clamp(1, self.most),
+            next_trial: now + TRIAL_AFTER_MIN,
+            ..Self::new(self.most)
+        };
     }
-    let others = busy.saturating_sub(own) as f64 / total as f64;
-    (1.0 - others) * f64::from(cores)
-}
 
-fn read(figures: &Figures) -> Option<Ticks> {
-    parse(&figures.machine()?, &figures.own()?)
-}
-
-fn parse(machine: &str, own: &str) -> Option<Ticks> {
-    let line = machine.lines().next()?.strip_prefix("cpu ")?;
-    let fields: Vec<u64> = line
-        .split_whitespace()
-        .map_while(|f| f.parse().ok())
-        .collect();
-    // user nice system idle iowait irq softirq steal; guest time is part of user already.
-    let idle = fields.get(3)? + fields.get(4)?;
-    let busy = fields.iter().take(8).sum::<u64>() - idle;
-    // The name in parentheses may hold spaces; utime and stime are the 12th and 13th field behind it.
-    let mut behind = own.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let mut next = || behind.next()?.parse::<u64>().ok();
-    Some(Ticks {
-        busy,
-        idle,
-        own: next()? + next()?,
-    })
+    fn learn(&mut self, took: Duration, used: Usage, now: Duration) {
+        self.took += took;
+        self.used.cpu += used.cpu;
+        self.used.preempted += used.preempted;
+        if self.took < WINDOW {
+            return;
+        }
+        let seconds = self.took.as_secs_f64();
+        let missing = f64::from(self.current) - self.used.cpu.as_secs_f64() / seconds;
+        let preempted = self.used.preempted as f64 / seconds;
+        (self.took, self.used) = (Duration::ZERO, Usage::default());
+        let tried = std::mem::take(&mut self.tries);
+        if self.current > 1 && missing > MISSING_MAX && preempted > PREEMPTED_MAX {
+            let lost = (missing.round() as u32).max(1);
+            self.current = self.current.saturating_sub(lost).max(1);
+            self.trial_after = if tried {
+                (self.trial_after * 2).min(TRIAL_AFTER_MAX)
+            } else {
+                TRIAL_AFTER_MIN
+            };
+            self.next_trial = now + self.trial_after;
+            return;
+        }
+        if tried {
+            self.trial_after = TRIAL_AFTER_MIN;
+        }
+        if self.current < self.most && (tried || now >= self.next_trial) {
+            self.current += 1;
+            self.tries = true;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(others: u64, own: u64, idle: u64, cores: u32, expected: f64) {
-        let before = Ticks {
-            busy: 1000,
-            idle: 500,
-            own: 10,
-        };
-        let now = Ticks {
-            busy: 1000 + others + own,
-            idle: 500 + idle,
-            own: 10 + own,
-        };
-        assert_eq!(free(before, now, cores), expected, "{others} {own} {idle}");
+    const STEP: Duration = Duration::from_millis(10);
+
+    /// A machine where others run, and a tuner that computes on it step after step.
+    struct World {
+        cores: u32,
+        /// Threads of others that want to run all the time.
+        others: u32,
+        now: Duration,
+        tuner: Tuner,
+    }
+
+    impl World {
+        fn new(cores: u32, others: u32) -> Self {
+            let (now, tuner) = (Duration::ZERO, Tuner::new(cores));
+            Self {
+                cores,
+                others,
+                now,
+                tuner,
+            }
+        }
+
+        /// Computes for so long; the steps with each number of threads.
+        fn compute(&mut self, time: Duration) -> Vec<u32> {
+            let mut steps = vec![0; self.cores as usize + 1];
+            let end = self.now + time;
+            while self.now < end {
+                let threads = self.tuner.current;
+                steps[threads as usize] += 1;
+                let wanted = threads + self.others;
+                let fits = wanted <= self.cores;
+                let share = if fits {
+                    1.0
+                } else {
+                    f64::from(self.cores) / f64::from(wanted)
+                };
+                // A tenth of every step is for one thread alone.
+                let busy = 0.1 + 0.9 * f64::from(threads);
+                let used = Usage {
+                    cpu: STEP.mul_f64(busy * share),
+                    preempted: if fits { 0 } else { 2 },
+                };
+                self.now += STEP;
+                self.tuner.learn(STEP, used, self.now);
+            }
+            steps
+        }
+    }
+
+    #[track_caller]
+    fn check(cores: u32, others: u32, settles_at: u32) {
+        let mut world = World::new(cores, others);
+        world.compute(Duration::from_secs(60));
+        let steps = world.compute(Duration::from_secs(60));
+        let settled = steps[settles_at as usize];
+        assert!(settled > 5_500, "{cores} cores, {others} others: {steps:?}");
     }
 
     #[test]
-    fn own_load_counts_as_free_and_that_of_others_does_not() {
-        check(0, 0, 200, 2, 2.0);
-        check(0, 200, 0, 2, 2.0);
-        check(100, 0, 100, 2, 1.0);
-        check(100, 100, 0, 2, 1.0);
-        check(200, 0, 0, 2, 0.0);
-        check(200, 200, 400, 8, 6.0);
-        check(0, 0, 0, 4, 4.0);
-    }
-
-    #[test]
-    fn a_core_is_given_up_sooner_than_it_is_taken() {
-        for (current, free, expected) in [
-            (2, 1.5, 2),
-            (2, 1.4, 1),
-            (1, 1.7, 1),
-            (1, 1.75, 2),
-            (1, 0.0, 0),
-            (4, 8.0, 8),
-            (6, 5.6, 6),
-            (6, 6.7, 6),
+    fn free_cores_are_used_and_those_of_others_left_alone() {
+        for (cores, others, settles_at) in [
+            (2, 0, 2),
+            (2, 1, 1),
+            (2, 2, 1),
+            (4, 0, 4),
+            (4, 1, 3),
+            (4, 3, 1),
+            (8, 0, 8),
         ] {
-            assert_eq!(next(current, free), expected, "{current} {free}");
+            check(cores, others, settles_at);
         }
     }
 
     #[test]
-    fn a_process_name_with_spaces_and_parentheses_is_skipped() {
-        let machine = "cpu  10 1 5 100 4 0 2 0 0 0\ncpu0 …";
-        let own = "42 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 70 30 0 0";
-        assert_eq!(
-            parse(machine, own),
-            Some(Ticks {
-                busy: 18,
-                idle: 104,
-                own: 100
-            })
-        );
+    fn a_core_that_becomes_free_is_found() {
+        let mut world = World::new(2, 1);
+        world.compute(Duration::from_secs(5));
+        assert_eq!(world.tuner.current, 1);
+        world.others = 0;
+        let steps = world.compute(Duration::from_secs(20));
+        assert!(steps[2] > 300, "within the longest interval: {steps:?}");
     }
 
     #[test]
-    fn rubbish_is_not_parsed() {
-        assert_eq!(parse("", ""), None);
-        assert_eq!(parse("cpu  1 2", "1 (x) S"), None);
+    fn trials_become_rare() {
+        let mut world = World::new(2, 1);
+        let early = world.compute(Duration::from_secs(10))[2];
+        world.compute(Duration::from_secs(60));
+        let late = world.compute(Duration::from_secs(60))[2];
+        assert!(early > 0 && late > 0 && late < 60, "{early}, {late}");
+    }
+
+    #[test]
+    fn time_that_nobody_took_is_no_sign_of_others() {
+        let mut tuner = Tuner::new(2);
+        let half = Usage {
+            cpu: STEP,
+            preempted: 0,
+        };
+        for step in 1..100 {
+            tuner.learn(STEP, half, STEP * step);
+        }
+        assert_eq!(tuner.current, 2, "a step with much for one thread alone");
+    }
+
+    #[test]
+    fn after_a_pause_what_runs_now_decides() {
+        let mut world = World::new(4, 3);
+        world.compute(Duration::from_secs(1));
+        assert_eq!(world.tuner.current, 1);
+        world.tuner.begin(4, world.now);
+        assert_eq!(world.tuner.current, 4);
+        world.tuner.begin(0, world.now);
+        assert_eq!(world.tuner.current, 1);
+        world.tuner.begin(9, world.now);
+        assert_eq!(world.tuner.current, 4);
+    }
+
+    #[test]
+    fn what_the_process_uses_is_measured() {
+        let before = Usage::now();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(30) {
+            std::hint::spin_loop();
+        }
+        let used = Usage::now().since(before);
+        assert!(used.cpu > Duration::ZERO, "{used:?}");
     }
 }

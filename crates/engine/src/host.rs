@@ -5,11 +5,11 @@ use crate::outbox::{CALLS_WAITING_MAX, DROPS_WAITING_MAX, Outbox};
 use bytes::Bytes;
 use proto::codec;
 use proto::host::{
-    Answer, Call, LoadAdapter, LoadSpec, Loaded, Output, Prompt, ReadReply, Reply, Run, Stats,
-    Steer, Task, Tokenize, Trim,
+    Answer, Call, EmbedRows, LoadAdapter, LoadSpec, Loaded, Output, Prompt, ReadReply, Reply, Run,
+    Stats, Steer, Task, Tokenize, Trim,
 };
 use proto::ids::SessionId;
-use proto::packet::{self, PREFIX_BYTES, Prefix};
+use proto::packet::{self, PAYLOAD_BYTES_MAX, PREFIX_BYTES, Prefix};
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -258,6 +258,34 @@ impl Host {
             return Err(EngineError::OutOfTurn);
         }
         Ok(values.chunks(width).map(<[f32]>::to_vec).collect())
+    }
+
+    /// The embedding of one text, a vector of length 1, from its activations as they enter the tail: a row of f32 values
+    /// a token. The session is that of the rows, and to be dropped in any case.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`].
+    pub async fn embed_rows(
+        &self,
+        session: SessionId,
+        rows: &[u8],
+    ) -> Result<Vec<f32>, EngineError> {
+        let row_bytes = self.loaded().embedding_length.max(1) as usize * size_of::<f32>();
+        let most = (PAYLOAD_BYTES_MAX / row_bytes).max(1) * row_bytes;
+        let mut pieces = rows.chunks(most).peekable();
+        let mut newest = None;
+        while let Some(piece) = pieces.next() {
+            let last = pieces.peek().is_none();
+            let task = Task::EmbedRows(EmbedRows { session, last });
+            newest = Some(self.call(task, piece, 1)?.only().await?);
+        }
+        match newest {
+            Some((Answer::Rows(1), payload)) => {
+                packet::f32_from_bytes(&payload).ok_or(EngineError::OutOfTurn)
+            }
+            _ => Err(EngineError::OutOfTurn),
+        }
     }
 
     async fn done(&self, task: Task) -> Result<(), EngineError> {

@@ -1,6 +1,7 @@
 //! Settings: flags, then the environment, then a TOML file, then defaults.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use api::Keys;
 use clap::{Args, ValueEnum};
 use proto::host::KvType;
 use proto::model::Numerics;
@@ -235,6 +236,24 @@ pub fn user_data_dir() -> anyhow::Result<PathBuf> {
     Ok(base
         .context("neither XDG_DATA_HOME nor HOME is set; name a directory with --data-dir")?
         .join("myzel"))
+}
+
+/// The keys of a file, and with them the token of the node's owner; everybody may ask where no file is named.
+pub(crate) fn keys(file: Option<&Path>, token: &str) -> anyhow::Result<Keys> {
+    let Some(file) = file else {
+        return Ok(Keys::default());
+    };
+    let named = || format!("the file of keys {}", file.display());
+    let text = std::fs::read_to_string(file).with_context(named)?;
+    let lines = text.lines().map(|line| line.trim().to_owned());
+    let keys: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
+    if keys.is_empty() {
+        bail!(
+            "{} has no key: write one a line, or leave --keys out",
+            named()
+        );
+    }
+    Ok(Keys::new(keys.into_iter().chain([token.to_owned()])))
 }
 
 #[cfg(test)]

@@ -13,11 +13,9 @@ use crate::requests::{Requests, card};
 use crate::ring::{Coordinator, Plan};
 use crate::stage::{Stages, header};
 use crate::status::{Answers, ModelStatus, RingStatus};
-use crate::{control, quarantine, standing};
+use crate::{config, control, quarantine, standing};
 use anyhow::{Context, bail};
-use api::{
-    ApiConfig, Backend, ChatMessage, Conversation, GenerateEvent, GenerateRequest, Keys, Prompt,
-};
+use api::{ApiConfig, Backend, ChatMessage, Conversation, GenerateEvent, GenerateRequest, Prompt};
 use engine::{Launch, Ward};
 use net::{BindError, Doorkeeper, Links, Net, NetConfig, Standing, Started};
 use proto::gguf::cuttable;
@@ -483,7 +481,7 @@ fn open_api(
     let token = fresh_token();
     let config = ApiConfig {
         allowed_hosts: settings.allow_host.clone(),
-        keys: keys(settings.keys.as_deref(), &token)?,
+        keys: config::keys(settings.keys.as_deref(), &token)?,
         shutdown: stop.clone(),
         ..ApiConfig::default()
     };
@@ -502,24 +500,6 @@ fn open_api(
         api,
         _control: file,
     })
-}
-
-/// The keys of a file, and with them the token of the node's owner; everybody may ask where no file is named.
-fn keys(file: Option<&std::path::Path>, token: &str) -> anyhow::Result<Keys> {
-    let Some(file) = file else {
-        return Ok(Keys::default());
-    };
-    let named = || format!("the file of keys {}", file.display());
-    let text = std::fs::read_to_string(file).with_context(named)?;
-    let lines = text.lines().map(|line| line.trim().to_owned());
-    let keys: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
-    if keys.is_empty() {
-        bail!(
-            "{} has no key: write one a line, or leave --keys out",
-            named()
-        );
-    }
-    Ok(Keys::new(keys.into_iter().chain([token.to_owned()])))
 }
 
 impl Running {
@@ -563,12 +543,19 @@ impl Running {
                 tokio::time::sleep(RING_POLL).await;
             }
         }
-        let request = GenerateRequest {
-            model: self.node.model.name.clone(),
-            prompt: Prompt::Chat(Box::new(Conversation {
+        let models = self.node.requests.models();
+        // A model that was not made for conversations goes on with any text.
+        let prompt = if models.iter().any(|card| card.template.is_some()) {
+            Prompt::Chat(Box::new(Conversation {
                 messages: vec![ChatMessage::new(api::Role::User, FIRST_QUESTION)],
                 ..Conversation::default()
-            })),
+            }))
+        } else {
+            Prompt::Text(FIRST_QUESTION.to_owned())
+        };
+        let request = GenerateRequest {
+            model: self.node.model.name.clone(),
+            prompt,
             temperature: Some(0.0),
             seed: Some(0),
             max_tokens: Some(FIRST_ANSWER_TOKENS),

@@ -4,7 +4,6 @@ use engine::{Answers, EngineError, Host, Launch, Patient, Supervisor, Ward};
 use proto::host::{Answer, Draw, Drawn, KvType, LoadSpec, Output, Part, Role, Run};
 use proto::ids::{SessionId, ShareScope};
 use proto::model::{Numerics, Sampling};
-use std::path::Path;
 use std::sync::Arc;
 use store::models::Model;
 use swarm::session::FinishReason;
@@ -45,18 +44,15 @@ impl EngineSettings {
     #[must_use]
     pub fn load(&self, parts: Vec<Part>, lanes: u32) -> LoadSpec {
         LoadSpec {
-            parts,
-            numerics: self.numerics,
             positions_max: self.positions_max,
             sessions_max: self.sessions_max,
             step_rows_max: STEP_ROWS,
             threads: self.threads,
             lanes,
-            memory_bytes_max: None,
-            adapters_dir: None,
             kv: self.kv,
             rope_scale: self.rope_scale,
             kv_bytes_max: self.kv_bytes_max,
+            ..LoadSpec::new(parts, self.numerics)
         }
     }
 
@@ -69,15 +65,6 @@ impl EngineSettings {
             ward: self.ward.clone(),
         };
         Supervisor::start(self.launch.clone(), self.load(parts, lanes), patient)
-    }
-}
-
-/// A part of a model in one file.
-#[must_use]
-pub fn part(role: Role, path: &Path) -> Part {
-    Part {
-        role,
-        files: vec![path.display().to_string()],
     }
 }
 
@@ -94,7 +81,7 @@ impl Home {
     ///
     /// [`EngineError`] when it cannot load or dies.
     pub async fn start(settings: &EngineSettings, model: &Model) -> Result<Self, EngineError> {
-        let supervisor = settings.start(model, vec![part(Role::Whole, &model.path)], 1);
+        let supervisor = settings.start(model, vec![Part::of(Role::Whole, &model.path)], 1);
         supervisor.ready().await?;
         Ok(Self { supervisor })
     }

@@ -16,6 +16,7 @@ use crate::ids::{SessionId, ShareScope};
 use crate::model::{Numerics, Sampling};
 use minicbor::{CborLen, Decode, Encode};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// The most sessions that one engine-host holds at once.
 pub const SESSIONS_MAX: u32 = 64;
@@ -99,6 +100,23 @@ pub enum Task {
     /// Tokens to bytes, control tokens as their names. Answer: [`Answer::Pieces`], one piece a token.
     #[n(12)]
     Detokenize(#[n(0)] Vec<i32>),
+    /// The embedding of one text from the activations that enter a model's tail, a row a token, in the payload, as a
+    /// whole model makes it from tokens; in several calls where they do not fit into one. Answer: [`Answer::Done`], and to
+    /// the last call [`Answer::Rows`], one row of length 1.
+    #[n(13)]
+    EmbedRows(#[n(0)] EmbedRows),
+}
+
+/// Rows of a text that is to be embedded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct EmbedRows {
+    /// The text, by the session that its rows were computed in; dropping that forgets them.
+    #[n(0)]
+    pub session: SessionId,
+    /// Whether these are its last rows.
+    #[n(1)]
+    pub last: bool,
 }
 
 /// Load an adapter.
@@ -170,6 +188,27 @@ pub struct LoadSpec {
     pub kv_bytes_max: Option<u64>,
 }
 
+impl LoadSpec {
+    /// One session, in as many positions as the model was trained for and steps of 512 rows; no limit that is not needed.
+    #[must_use]
+    pub fn new(parts: Vec<Part>, numerics: Numerics) -> Self {
+        Self {
+            parts,
+            numerics,
+            positions_max: 0,
+            sessions_max: 1,
+            step_rows_max: 512,
+            threads: None,
+            lanes: 1,
+            memory_bytes_max: None,
+            adapters_dir: None,
+            kv: KvType::F16,
+            rope_scale: None,
+            kv_bytes_max: None,
+        }
+    }
+}
+
 /// How the entries of a cache are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Encode, Decode, CborLen)]
 pub enum KvType {
@@ -223,6 +262,15 @@ pub struct Part {
     /// Its GGUF files: one, or the splits in their order.
     #[n(1)]
     pub files: Vec<String>,
+}
+
+impl Part {
+    /// All of it in one file.
+    #[must_use]
+    pub fn of(role: Role, file: &Path) -> Self {
+        let files = vec![file.display().to_string()];
+        Self { role, files }
+    }
 }
 
 /// What a part of a model is for.
@@ -471,6 +519,10 @@ pub struct Drawn {
     /// Probabilities, where [`Steer::logprobs`] asks for them.
     #[n(4)]
     pub logprobs: Option<Box<Logprobs>>,
+    /// With the first token of a run: how many of the run's rows were taken over from earlier sessions instead of being
+    /// computed; else 0.
+    #[n(5)]
+    pub reused: u32,
 }
 
 /// Figures of an engine-host.

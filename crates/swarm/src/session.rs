@@ -59,7 +59,7 @@
 //! let effects = session.handle(Event::Returned { rows: back, payload: payload.clone() }, 20);
 //! let [Effect::RunTail { run, .. }] = &effects[..] else { panic!("{effects:?}") };
 //! // ... and the engine draws:
-//! let drawn = Some(Drawn { token: 14, position: 3, piece: b" word".to_vec(), end: false, logprobs: None });
+//! let drawn = Some(Drawn { token: 14, position: 3, piece: b" word".to_vec(), end: false, logprobs: None, reused: 0 });
 //! let done = Event::TailDone { position: run.position, drawn, head_rows: None };
 //! let effects = session.handle(done, 22);
 //! assert!(matches!(effects[0], Effect::Token(_)));

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use proto::codec;
-use proto::host::{Answer, Call, KvType, LoadSpec, Loaded, Part, Reply, Role, Task};
+use proto::host::{Answer, Call, LoadSpec, Loaded, Part, Reply, Role, Task};
 use proto::model::Numerics;
 use proto::packet::{self, PREFIX_BYTES, Prefix};
 
@@ -30,21 +30,10 @@ pub(super) struct Engine {
 /// A whole model for one request at a time, on one thread.
 pub(super) fn spec(model: &Path, numerics: Numerics, positions_max: u32) -> LoadSpec {
     LoadSpec {
-        parts: vec![Part {
-            role: Role::Whole,
-            files: vec![model.display().to_string()],
-        }],
-        numerics,
         positions_max,
-        sessions_max: 1,
         step_rows_max: STEP_ROWS.min(positions_max),
         threads: Some(1),
-        memory_bytes_max: None,
-        adapters_dir: None,
-        lanes: 1,
-        kv: KvType::F16,
-        rope_scale: None,
-        kv_bytes_max: None,
+        ..LoadSpec::new(vec![Part::of(Role::Whole, model)], numerics)
     }
 }
 

@@ -1,6 +1,6 @@
 //! One vector for a whole text.
 
-use super::{Model, Pool, take_errors};
+use super::{Input, Model, Pool, take_errors};
 use llama_cpp_sys_2 as sys;
 use proto::host::EMBED_TOKENS_MAX;
 use proto::model::Numerics;
@@ -74,23 +74,38 @@ impl Embedder {
     /// # Errors
     ///
     /// What llama.cpp said, or that the vector has no direction.
-    pub fn embed(&mut self, tokens: &[i32], threads: u32) -> Result<Vec<f32>, String> {
+    pub fn embed(&mut self, text: Input<'_>, threads: u32) -> Result<Vec<f32>, String> {
+        let (mut tokens, mut rows) = (Vec::new(), Vec::new());
+        let count = match text {
+            Input::Tokens(text) => {
+                tokens.extend_from_slice(text);
+                text.len()
+            }
+            Input::Rows(values) => {
+                rows.extend_from_slice(values);
+                values.len() / self.model.embedding_length() as usize
+            }
+        };
         assert!(
-            (1..=self.tokens_max as usize).contains(&tokens.len()),
+            (1..=self.tokens_max as usize).contains(&count),
             "texts are measured before they are computed"
         );
-        let mut own = tokens.to_vec();
         let context = self.raw.as_ptr();
         take_errors();
-        // SAFETY: the context is alive; the batch borrows `own`, which outlives the call. The embedding belongs to the
-        // context until the next call and has as many numbers as an activation row.
+        // SAFETY: the context is alive; the batch borrows `tokens` or `rows`, one of them null, and both outlive the call.
+        // The embedding belongs to the context until the next call and has as many numbers as an activation row.
         let row = unsafe {
             sys::llama_set_n_threads(context, threads as i32, threads as i32);
             let memory = sys::llama_get_memory(context);
             if !memory.is_null() {
                 sys::llama_memory_clear(memory, false);
             }
-            let batch = sys::llama_batch_get_one(own.as_mut_ptr(), own.len() as i32);
+            let mut batch = sys::llama_batch_get_one(std::ptr::null_mut(), count as i32);
+            if rows.is_empty() {
+                batch.token = tokens.as_mut_ptr();
+            } else {
+                batch.embd = rows.as_mut_ptr();
+            }
             if sys::llama_decode(context, batch) != 0 {
                 return Err(take_errors());
             }

@@ -3,7 +3,7 @@
 use engine_host::llama::{Input, Wanted};
 use engine_host::parts::{Parts, SessionSlice};
 use proto::gguf::{Header, Piece, plan};
-use proto::host::{KvType, LoadSpec, Part, Role};
+use proto::host::{LoadSpec, Part, Role};
 use proto::ids::SessionId;
 use proto::model::{LayerRange, Numerics};
 use std::path::{Path, PathBuf};
@@ -21,23 +21,11 @@ pub(crate) fn session(n: u8) -> SessionId {
 
 /// What [`load`] loads.
 pub(crate) fn spec(role: Role, path: &Path, numerics: Numerics, threads: u32) -> LoadSpec {
-    let part = Part {
-        role,
-        files: vec![path.display().to_string()],
-    };
     LoadSpec {
-        parts: vec![part],
-        numerics,
         positions_max: POSITIONS,
         sessions_max: SESSIONS,
-        step_rows_max: 512,
         threads: Some(threads),
-        lanes: 1,
-        memory_bytes_max: None,
-        adapters_dir: None,
-        kv: KvType::F16,
-        rope_scale: None,
-        kv_bytes_max: None,
+        ..LoadSpec::new(vec![Part::of(role, path)], numerics)
     }
 }
 

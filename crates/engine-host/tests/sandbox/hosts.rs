@@ -3,9 +3,7 @@
 use crate::Test;
 use crate::models::{aborts_at_load, aborts_in_a_step, small, splits};
 use engine::{EngineError, Host, Launch, Patient, Supervisor, Ward};
-use proto::host::{
-    Answer, Draw, FailCode, KvType, LoadSpec, Output, Part, Role, Run, SandboxLevel,
-};
+use proto::host::{Answer, Draw, FailCode, LoadSpec, Output, Part, Role, Run, SandboxLevel};
 use proto::ids::{Hash, SessionId};
 use proto::model::{Numerics, Sampling};
 use std::path::PathBuf;
@@ -29,25 +27,17 @@ pub(crate) const TESTS: &[Test] = &[
 const MODEL: Hash = Hash([7; 32]);
 
 pub(crate) fn spec(files: &[PathBuf]) -> LoadSpec {
+    let files = files.iter().map(|file| file.display().to_string());
+    let part = Part {
+        role: Role::Whole,
+        files: files.collect(),
+    };
     LoadSpec {
-        parts: vec![Part {
-            role: Role::Whole,
-            files: files
-                .iter()
-                .map(|file| file.display().to_string())
-                .collect(),
-        }],
-        numerics: Numerics::Exact,
         positions_max: 64,
         sessions_max: 2,
         step_rows_max: 16,
         threads: Some(2),
-        memory_bytes_max: None,
-        adapters_dir: None,
-        kv: KvType::F16,
-        rope_scale: None,
-        kv_bytes_max: None,
-        lanes: 1,
+        ..LoadSpec::new(vec![part], Numerics::Exact)
     }
 }
 

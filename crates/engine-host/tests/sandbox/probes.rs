@@ -2,13 +2,14 @@
 
 use engine_host::sandbox::{Sealed, seal};
 use nix::libc;
-use proto::host::{KvType, LoadSpec, Part, Role};
+use proto::host::{LoadSpec, Part, Role};
 use proto::model::Numerics;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 /// The memory that sealed probes may use.
@@ -154,7 +155,7 @@ pub(crate) fn run(mode: &str, name: &str, model: &str, other: &str) {
         let Sealed { sandbox, figures } = seal(&spec(model)).unwrap();
         if name == "report" {
             println!("{}: {}", sandbox.level, sandbox.missing.join("; "));
-            let seen = figures.machine().is_some() && figures.own().is_some();
+            let seen = figures.running().is_some();
             assert!(seen && figures.resident_bytes() > 0);
             return;
         }
@@ -169,22 +170,11 @@ pub(crate) fn run(mode: &str, name: &str, model: &str, other: &str) {
 }
 
 fn spec(model: &str) -> LoadSpec {
+    let part = Part::of(Role::Whole, Path::new(model));
     LoadSpec {
-        parts: vec![Part {
-            role: Role::Whole,
-            files: vec![model.to_owned()],
-        }],
-        numerics: Numerics::Exact,
-        positions_max: 0,
-        sessions_max: 1,
         step_rows_max: 1,
-        threads: None,
         memory_bytes_max: Some(MEMORY_BYTES),
-        adapters_dir: None,
-        kv: KvType::F16,
-        rope_scale: None,
-        kv_bytes_max: None,
-        lanes: 1,
+        ..LoadSpec::new(vec![part], Numerics::Exact)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the face asks of a node.
 
 use super::prompt::{known, render, steer, tokens};
-use super::run::{Job, Path, Reply};
+use super::run::{self, Job, Path, Reply};
 use super::{Requests, pull, refused};
 use api::{
     Backend, EmbedRequest, Embeddings, Family, FamilyKind, Fault, GenerateRequest, Generation,
@@ -199,12 +199,7 @@ impl Backend for Requests {
 
     async fn embed(&self, request: EmbedRequest) -> Result<Embeddings, Fault> {
         let host = self.host_for(&request.model)?;
-        if let Path::Ring(_) = self.path()? {
-            return Err(Fault::not_implemented(
-                "embeddings are made with a whole model, and this node's is spread over a ring; \
-                 ask a node that was started without --split",
-            ));
-        }
+        let path = self.path()?;
         let (mut texts, mut prompt_tokens) = (Vec::new(), 0);
         for input in request.inputs {
             let text = match input {
@@ -219,9 +214,21 @@ impl Backend for Requests {
             texts.push(text);
         }
         let mut vectors = Vec::with_capacity(texts.len());
-        for some in texts.chunks(EMBED_TEXTS_MAX) {
-            let made = host.embed(some.to_vec()).await;
-            vectors.extend(made.map_err(|error| refused(error, "input"))?);
+        match path {
+            Path::Home(_) => {
+                for some in texts.chunks(EMBED_TEXTS_MAX) {
+                    let made = host.embed(some.to_vec()).await;
+                    vectors.extend(made.map_err(|error| refused(error, "input"))?);
+                }
+            }
+            Path::Ring(ring) => {
+                let caller = self.scope(&request.caller);
+                for text in texts {
+                    let _place = self.places.clone().take(caller).await;
+                    let sharers = self.places.total();
+                    vectors.push(run::embedding(&ring, host.clone(), text, sharers).await?);
+                }
+            }
         }
         Ok(Embeddings {
             model: self.model.name.clone(),
@@ -257,7 +264,14 @@ impl Backend for Requests {
     }
 
     async fn pull(&self, name: String) -> Result<mpsc::Receiver<PullEvent>, Fault> {
-        let (events, work) = pull::pull(self.models.clone(), pull::wanted(&name)?);
+        let wanted = pull::wanted(&name)?;
+        let place = self.pulls.clone().try_acquire_owned().map_err(|_| {
+            let most = pull::PULLS_MAX;
+            Fault::overloaded(format!(
+                "{most} models are being fetched already; ask again when one of them is here"
+            ))
+        })?;
+        let (events, work) = pull::pull(self.models.clone(), wanted, place);
         self.tasks.spawn(work);
         Ok(events)
     }

@@ -23,6 +23,7 @@ use proto::model::Sampling;
 use run::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use store::models::{Model, Models};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 /// Temperature where neither request nor model's makers say one.
@@ -37,6 +38,8 @@ pub struct Requests {
     card: ModelCard,
     /// Where others are fetched into.
     models: Models,
+    /// Fetches that may begin.
+    pulls: Arc<Semaphore>,
     /// The whole model here; `None` once a ring took its place.
     home: Mutex<Option<Arc<Home>>>,
     ring: Option<Arc<Coordinator>>,
@@ -61,6 +64,7 @@ impl Requests {
             model,
             card,
             models,
+            pulls: Arc::new(Semaphore::new(pull::PULLS_MAX)),
             home: Mutex::new(home.map(Arc::new)),
             ring,
             places: Places::new(sessions_max),

@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use store::models::Models;
 use store::progress::Event;
 use store::reference::Reference;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// Reports that may wait for a slow client; further ones are skipped, as each holds the whole state.
 const REPORTS_WAITING_MAX: usize = 16;
+
+/// Models that are fetched at once: each takes the line and the disk.
+pub(super) const PULLS_MAX: usize = 2;
 
 /// What a client may ask for: names, hashes and files of the hub, but no path of this machine.
 ///
@@ -26,13 +29,15 @@ pub(super) fn wanted(name: &str) -> Result<Reference, Fault> {
     }
 }
 
-/// Fetches until it is there or nobody listens; returns the reports and what does the work.
+/// Fetches until it is there or nobody listens; returns the reports and what does the work, on one of [`PULLS_MAX`] places.
 pub(super) fn pull(
     models: Models,
     wanted: Reference,
+    place: OwnedSemaphorePermit,
 ) -> (mpsc::Receiver<PullEvent>, impl Future<Output = ()> + Send) {
     let (events, receiver) = mpsc::channel(REPORTS_WAITING_MAX);
     let work = async move {
+        let _place = place;
         let reports = Mutex::new(events.clone());
         let progress = Arc::new(move |event: &Event<'_>| {
             let reports = reports.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,7 +2,8 @@
 
 use super::places::Places;
 use crate::home::{Home, HomeSession};
-use crate::ring::{Ring, session};
+use crate::ring::Ring;
+use crate::ring::session::{self, Taker};
 use crate::status::Rates;
 use api::{Fault, Finish, GenerateEvent};
 use engine::Host;
@@ -90,6 +91,7 @@ impl Reply {
             .send(GenerateEvent::Token {
                 id: drawn.token,
                 piece: drawn.piece,
+                reused: drawn.reused,
                 logprobs: drawn.logprobs.map(|given| api::TokenLogprobs {
                     logprob: given.drawn,
                     top: given
@@ -202,39 +204,80 @@ impl Job {
         id: SessionId,
         reply: &Reply,
     ) -> Result<FinishReason, Fault> {
-        let loaded = self.host.loaded();
-        let plan = SessionPlan {
-            ring: ring.id,
-            session: id,
-            epoch: 1,
-            stages: ring
-                .stages
-                .iter()
-                .map(|stage| RemoteStage {
-                    node: stage.member.id,
-                    layers: stage.ready.contract.layers,
-                })
-                .collect(),
-            embedding_length: loaded.embedding_length,
-            positions_max: loaded.positions_max,
-            prompt: self.prompt,
-            tokens_max: self.tokens_max,
-            sampling: self.sampling,
-            retained_bytes_max: RETAINED_BYTES_MAX,
-            stage_retained_bytes_max: RETAINED_BYTES_MAX,
-            sharers: self.sharers,
-        };
-        let machine = Session::new(plan.clone()).map_err(|error| match error {
-            PlanError::PromptTooLong {
-                prompt,
-                positions_max,
-            } => Fault::context_exceeded(prompt as u32, positions_max),
-            error => Fault::internal(error.to_string()),
-        })?;
-        session::run(ring.clone(), plan, machine, reply)
+        let machine = machine(
+            &ring,
+            &self.host,
+            id,
+            (self.prompt, self.tokens_max, self.sampling),
+            self.sharers,
+        )?;
+        session::run(ring.clone(), id, machine, Taker::Tokens(reply))
             .await
             .map_err(|fault| explain(&ring, &fault))
     }
+}
+
+/// The vector of a text whose layers are spread over a ring: what enters the tail is pooled behind it.
+pub(super) async fn embedding(
+    ring: &Arc<Ring>,
+    host: Arc<Host>,
+    text: Vec<i32>,
+    sharers: u32,
+) -> Result<Vec<f32>, Fault> {
+    let engine = EngineSession {
+        host: host.clone(),
+        id: SessionId(rand::random()),
+    };
+    let all = text.len() * host.loaded().embedding_length as usize * size_of::<f32>();
+    let machine = machine(ring, &host, engine.id, (text, 1, Sampling::GREEDY), sharers)?;
+    let mut rows = Vec::new();
+    session::run(ring.clone(), engine.id, machine, Taker::Rows(&mut rows))
+        .await
+        .map_err(|fault| explain(ring, &fault))?;
+    if rows.len() != all {
+        return Err(Fault::internal("the ring did not compute all of the text"));
+    }
+    let vector = host.embed_rows(engine.id, &rows).await;
+    vector.map_err(|error| super::refused(error, "input"))
+}
+
+/// The machine of one request over a ring, which is a prompt, the most tokens to draw, and how.
+fn machine(
+    ring: &Ring,
+    host: &Host,
+    session: SessionId,
+    (prompt, tokens_max, sampling): (Vec<i32>, u32, Sampling),
+    sharers: u32,
+) -> Result<Session, Fault> {
+    let loaded = host.loaded();
+    let plan = SessionPlan {
+        ring: ring.id,
+        session,
+        epoch: 1,
+        stages: ring
+            .stages
+            .iter()
+            .map(|stage| RemoteStage {
+                node: stage.member.id,
+                layers: stage.ready.contract.layers,
+            })
+            .collect(),
+        embedding_length: loaded.embedding_length,
+        positions_max: loaded.positions_max,
+        prompt,
+        tokens_max,
+        sampling,
+        retained_bytes_max: RETAINED_BYTES_MAX,
+        stage_retained_bytes_max: RETAINED_BYTES_MAX,
+        sharers,
+    };
+    Session::new(plan).map_err(|error| match error {
+        PlanError::PromptTooLong {
+            prompt,
+            positions_max,
+        } => Fault::context_exceeded(prompt as u32, positions_max),
+        error => Fault::internal(error.to_string()),
+    })
 }
 
 /// A session's fault for the client, with the names that people gave their nodes.

@@ -13,12 +13,12 @@
 pub mod form;
 pub mod session;
 
-use crate::home::{EngineSettings, part};
+use crate::home::EngineSettings;
 use crate::status::{RingStatus, StageStatus};
 use bytes::Bytes;
 use engine::{EngineError, Supervisor};
 use net::{EndReason, HopReceiver, HopSender, IncomingHop, Links, Net};
-use proto::host::Role;
+use proto::host::{Part, Role};
 use proto::ids::{NodeId, RingId, SessionId};
 use proto::member::{Member, Membership};
 use proto::ring::{
@@ -126,7 +126,10 @@ impl Coordinator {
         let (publish, state) = watch::channel(State::Waiting { have: 0, why: None });
         let (news, inbox) = mpsc::channel(NEWS_MAX);
         let split = plan.split.clone();
-        let parts = vec![part(Role::Head, &plan.head), part(Role::Tail, &plan.tail)];
+        let parts = vec![
+            Part::of(Role::Head, &plan.head),
+            Part::of(Role::Tail, &plan.tail),
+        ];
         // The stages elsewhere, and head and tail here.
         let lanes = split.remote.len() as u32 + 1;
         let engine = Arc::new(plan.engine.start(&plan.model, parts, lanes));

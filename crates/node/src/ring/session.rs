@@ -1,4 +1,4 @@
-//! One request over a ring: carries out what its `swarm::session` machine wants.
+//! One request over a ring, an answer or an embedding: carries out what its `swarm::session` machine wants.
 
 use super::Ring;
 use crate::requests::Reply;
@@ -6,28 +6,47 @@ use bytes::Bytes;
 use engine::{Answers, EngineError, Host};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use proto::host::{Answer, Run};
+use proto::host::{Answer, Drawn, Output, Run};
 use proto::ids::SessionId;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use swarm::session::{Effect, Event, FinishReason, Session, SessionFault, SessionPlan};
+use swarm::session::{Effect, Event, FinishReason, Session, SessionFault};
 use tokio::time::{Instant, MissedTickBehavior};
 
 /// How often the machine is told the time.
 const TICK: Duration = Duration::from_millis(250);
 
+/// Who takes what comes of a session.
+pub(crate) enum Taker<'a> {
+    /// A client, the tokens.
+    Tokens(&'a Reply),
+    /// The caller, the prompt's activations as they enter the tail, which is not run; then the session is over, as cancelled.
+    Rows(&'a mut Vec<u8>),
+}
+
+impl Taker<'_> {
+    async fn token(&self, drawn: Drawn) {
+        match self {
+            Self::Tokens(reply) => reply.token(drawn).await,
+            Self::Rows(_) => {}
+        }
+    }
+
+    /// Waits until nobody listens any more. Whoever takes rows drops the session's future instead.
+    async fn closed(&self) {
+        match self {
+            Self::Tokens(reply) => reply.closed().await,
+            Self::Rows(_) => std::future::pending().await,
+        }
+    }
+}
+
 /// How a session ended.
 pub(crate) type End = Result<FinishReason, SessionFault>;
 
-/// Runs a session to its end; tokens go to `reply`, and it is cancelled when nobody listens there any more.
-pub(crate) async fn run(
-    ring: Arc<Ring>,
-    plan: SessionPlan,
-    session: Session,
-    reply: &Reply,
-) -> End {
-    let id = plan.session;
+/// Runs a session to its end, or until nobody listens any more.
+pub(crate) async fn run(ring: Arc<Ring>, id: SessionId, session: Session, taker: Taker<'_>) -> End {
     let host = match ring.engine.host() {
         Ok(host) => host,
         Err(error) => {
@@ -49,7 +68,7 @@ pub(crate) async fn run(
         engine: FuturesUnordered::new(),
         begun: Instant::now(),
     }
-    .run(mailbox, reply)
+    .run(mailbox, taker)
     .await
 }
 
@@ -76,17 +95,21 @@ struct Runner {
 }
 
 impl Runner {
-    async fn run(mut self, mut mailbox: tokio::sync::mpsc::Receiver<Event>, reply: &Reply) -> End {
+    async fn run(
+        mut self,
+        mut mailbox: tokio::sync::mpsc::Receiver<Event>,
+        mut taker: Taker<'_>,
+    ) -> End {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next = Event::Start;
         loop {
-            if let Some(end) = self.handle(next, reply).await {
+            if let Some(end) = self.handle(next, &mut taker).await {
                 return end;
             }
             next = tokio::select! {
                 biased;
-                () = reply.closed() => Event::Cancel,
+                () = taker.closed() => Event::Cancel,
                 event = mailbox.recv() => event.unwrap_or_else(|| Event::EngineFailed {
                     detail: "the ring delivered more than was asked for".to_owned(),
                 }),
@@ -97,16 +120,20 @@ impl Runner {
     }
 
     /// Feeds the machine, and carries out what it wants, in order.
-    async fn handle(&mut self, event: Event, reply: &Reply) -> Option<End> {
+    async fn handle(&mut self, event: Event, taker: &mut Taker<'_>) -> Option<End> {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let now_ms = self.begun.elapsed().as_millis() as u64;
             for effect in self.session.handle(event, now_ms) {
                 match effect {
                     Effect::RunHead(run) => events.extend(self.call(run, Bytes::new())),
-                    Effect::RunTail { run, payload } => {
-                        events.extend(self.call(run, payload));
-                    }
+                    Effect::RunTail { run, payload } => match taker {
+                        Taker::Tokens(_) => events.extend(self.call(run, payload)),
+                        Taker::Rows(rows) => {
+                            rows.extend_from_slice(&payload);
+                            events.push_back(taken(&run));
+                        }
+                    },
                     Effect::Forward { body, payload } => {
                         if let Err(stage) = self.ring.forward(body, payload).await {
                             events.push_back(Event::LinkLost { stage });
@@ -114,7 +141,7 @@ impl Runner {
                     }
                     Effect::Tell { stage, body } => self.tell(stage, body),
                     Effect::Token(drawn) if drawn.end => {}
-                    Effect::Token(drawn) => reply.token(drawn).await,
+                    Effect::Token(drawn) => taker.token(drawn).await,
                     Effect::Suspect(s) => {
                         tracing::warn!(kind = ?s.kind, waited_ms = s.waited_ms, "the ring is slow");
                     }
@@ -146,6 +173,18 @@ impl Runner {
             }
             Err(error) => Some(failed(&error)),
         }
+    }
+}
+
+/// What the machine hears instead of an answer of the tail: it goes on to the last rows, behind which it wants a token.
+fn taken(run: &Run) -> Event {
+    match run.output {
+        Output::Token(_) => Event::Cancel,
+        _ => Event::TailDone {
+            position: run.position,
+            drawn: None,
+            head_rows: None,
+        },
     }
 }
 

@@ -8,14 +8,14 @@
 
 mod serve;
 
-use crate::home::{EngineSettings, part};
+use crate::home::EngineSettings;
 use crate::ring::form::contract;
 use crate::sandbox;
 use crate::status::HostingStatus;
 use engine::{EngineError, Supervisor};
 use net::{HopSender, IncomingHop, Links, Net};
 use proto::gguf::Header;
-use proto::host::{FailCode, KvType, Loaded, Role, SESSIONS_MAX};
+use proto::host::{FailCode, KvType, Loaded, Part, Role, SESSIONS_MAX};
 use proto::ids::{NodeId, RingId};
 use proto::member::Membership;
 use proto::model::{LAYERS_MAX, LayerRange};
@@ -359,7 +359,7 @@ impl Needs {
             kv: KvType::named(&open.contract.kv_type).unwrap_or_default(),
             ..self.engine.clone()
         };
-        settings.start(model, vec![part(Role::Middle, file)], 1)
+        settings.start(model, vec![Part::of(Role::Middle, file)], 1)
     }
 
     async fn call_successor(&self, open: &OpenRing) -> Result<HopSender, Refusal> {

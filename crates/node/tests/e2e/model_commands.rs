@@ -3,11 +3,14 @@
 use crate::support::hub::{Hub, catalogue};
 use crate::support::models::{STARTER, small};
 use crate::support::node::{Setup, says};
+use futures::stream::{FuturesUnordered, StreamExt};
 use proto::ids::Hash;
-use serde_json::Value;
+use serde_json::{Value, json};
 use specimen::{Family, Shape, Weights};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -210,4 +213,46 @@ async fn a_pull_that_is_killed_goes_on_where_it_was() {
         "it went on where it was: {starts:?}"
     );
     says(&setup.cli(&["model", "verify", "tiny"]), &["as recorded"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn only_so_many_models_are_fetched_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = specimen::bytes(Family::Llama, &Shape::SMALL, Weights::F32, 2);
+    let open = Arc::new(AtomicBool::new(false));
+    let gate = open.clone();
+    let before = move |_at: usize| {
+        let begun = Instant::now();
+        // Whatever happens to the test, its runtime can end.
+        while !gate.load(Ordering::Relaxed) && begun.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let hub = Hub::start(file.clone(), Arc::new(before)).await;
+    let setup = lonely(dir.path()).model(&small(dir.path()));
+    let setup = setup.env("HF_ENDPOINT", &hub.url);
+    let node = setup.up().await;
+    let client = node.client();
+    let pull = |name: &str| {
+        let wanted = json!({"model": format!("hf:owner/{name}/m.gguf"), "stream": false});
+        client.send("/ollama/api/pull", wanted)
+    };
+    let pulls = ["one", "two", "three"].map(pull).into_iter();
+    let mut pulls: FuturesUnordered<_> = pulls.collect();
+    let (status, refused) = pulls.next().await.unwrap();
+    assert_eq!(status, 503, "{refused}");
+    assert!(
+        refused["error"]
+            .to_string()
+            .contains("2 models are being fetched"),
+        "{refused}"
+    );
+    open.store(true, Ordering::Relaxed);
+    while let Some((status, pulled)) = pulls.next().await {
+        assert_eq!(
+            (status, &pulled["status"]),
+            (200, &json!("success")),
+            "{pulled}"
+        );
+    }
 }

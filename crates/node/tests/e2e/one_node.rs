@@ -1,7 +1,7 @@
 //! One node, the starter model: what a client and the command line see.
 
 use crate::support::http::{greedy, question, seeded, with};
-use crate::support::models::{STARTER, STARTER_LAYERS};
+use crate::support::models::{STARTER, STARTER_LAYERS, untaught};
 use crate::support::node::Setup;
 use crate::support::processes::engine_hosts;
 use node::status::Answers;
@@ -50,6 +50,23 @@ async fn a_node_answers_and_streams_the_same() {
         client.ask(other).await.unwrap(),
     );
     assert_ne!(one.text, other.text, "seeds matter");
+}
+
+#[tokio::test]
+async fn a_model_without_a_chat_template_goes_on_with_texts() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new("untaught")
+        .model(&untaught(dir.path()))
+        .up()
+        .await;
+    let client = node.client();
+    let text = json!({"prompt": "Once upon a time", "temperature": 0, "max_tokens": 8});
+    let (status, answer) = client.send("/v1/completions", text).await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer["choices"][0]["text"].is_string(), "{answer}");
+    let refusal = client.ask(greedy(RIVERS, 8)).await.unwrap_err();
+    assert_eq!(refusal.status, 400);
+    refusal.says(&["no chat template", "send a prompt"]);
 }
 
 #[tokio::test]

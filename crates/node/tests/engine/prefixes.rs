@@ -1,7 +1,8 @@
 //! Prefixes are shared inside a scope, never across, and change nothing but the work.
 
 use crate::support::{Question, starter, tokens};
-use proto::ids::ShareScope;
+use proto::host::Answer;
+use proto::ids::{SessionId, ShareScope};
 
 async fn reused(host: &engine::Host) -> u64 {
     host.stats().await.unwrap().reused_rows
@@ -36,6 +37,18 @@ async fn a_common_beginning_is_computed_once() {
         .count() as u64;
     assert!(common > 128, "the prompts have a long beginning in common");
     assert_eq!(reused(&host).await, common / 64 * 64);
+
+    let mut answers = ask(&first, mine).open(&host, SessionId([7; 16]));
+    let (mut told, mut more) = (Vec::new(), 2);
+    while more > 0 {
+        match answers.next().await.unwrap().unwrap().0 {
+            Answer::Token(drawn) => told.push(drawn.reused),
+            other => panic!("{other:?}"),
+        }
+        more -= 1;
+    }
+    assert!(u64::from(told[0]) >= common / 64 * 64, "{told:?}");
+    assert_eq!(told[1], 0, "only the first token tells");
 }
 
 #[tokio::test]
@@ -64,7 +77,7 @@ async fn a_session_that_is_still_open_is_copied_from() {
         question.ask(&host).await
     };
     let open = {
-        let session = proto::ids::SessionId([9; 16]);
+        let session = SessionId([9; 16]);
         let mut answers = question.open(&host, session);
         answers.next().await.unwrap().unwrap();
         answers

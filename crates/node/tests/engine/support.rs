@@ -1,9 +1,7 @@
 //! Starting an engine-host and asking it.
 
 use engine::{Answers, EngineError, Host, Launch, Patient, Supervisor, Ward};
-use proto::host::{
-    AdapterUse, Answer, Draw, Failed, KvType, LoadSpec, Output, Part, Role, Run, Tokenize,
-};
+use proto::host::{AdapterUse, Answer, Draw, Failed, LoadSpec, Output, Part, Role, Run, Tokenize};
 use proto::ids::{Hash, SessionId, ShareScope};
 use proto::model::{Numerics, Sampling};
 use std::path::Path;
@@ -12,22 +10,11 @@ use std::sync::Arc;
 /// What every test of this binary loads if it needs nothing else.
 pub(crate) fn spec(model: &Path, numerics: Numerics, sessions_max: u32) -> LoadSpec {
     LoadSpec {
-        parts: vec![Part {
-            role: Role::Whole,
-            files: vec![model.display().to_string()],
-        }],
-        numerics,
         positions_max: 1024,
         sessions_max,
-        step_rows_max: 512,
         // Beside other work two threads wait for each other; bits do not depend on their number.
         threads: Some(1),
-        lanes: 1,
-        memory_bytes_max: None,
-        adapters_dir: None,
-        kv: KvType::F16,
-        rope_scale: None,
-        kv_bytes_max: None,
+        ..LoadSpec::new(vec![Part::of(Role::Whole, model)], numerics)
     }
 }
 

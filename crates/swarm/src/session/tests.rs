@@ -109,6 +109,7 @@ impl Rig {
             piece: Vec::new(),
             end,
             logprobs: None,
+            reused: 0,
         });
         let head_rows = head_rows.then(|| vec![0; 4].into());
         self.event(Event::TailDone {
@@ -479,7 +480,7 @@ fn failures_of_the_engine() {
     check_fault(
         |rig| (rig.back(), rig.token(0, 4, false, true)).1,
         &fault(
-            "it answered Some(Drawn { token: 5, position: 4, piece: [], end: false, logprobs: None }) to the tail's run at 0",
+            "it answered Some(Drawn { token: 5, position: 4, piece: [], end: false, logprobs: None, reused: 0 }) to the tail's run at 0",
         ),
     );
     check_fault(

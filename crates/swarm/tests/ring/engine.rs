@@ -81,6 +81,7 @@ pub(crate) fn draw(row: u64, sampling: &Sampling, position: u32) -> Drawn {
         piece: Vec::new(),
         end: token == END,
         logprobs: None,
+        reused: 0,
     }
 }
 

@@ -5,10 +5,10 @@ mod values;
 
 use crate::Test;
 use crate::hosts::{start, with_ward};
+use crate::stages::cut;
 use engine::{EngineError, Host};
 use proto::host::{
-    Answer, Draw, Drawn, Grammar, KvType, LoadSpec, Output, Part, Role, Run, SandboxLevel, Steer,
-    Tokenize,
+    Answer, Draw, Drawn, Grammar, LoadSpec, Output, Part, Role, Run, SandboxLevel, Steer, Tokenize,
 };
 use proto::ids::SessionId;
 use proto::model::{Numerics, Sampling};
@@ -30,27 +30,70 @@ pub(crate) const TESTS: &[Test] = &[
         values::probabilities,
     ),
     ("bias_and_penalties_follow_their_formula", values::formulas),
+    (
+        "a_text_has_the_same_embedding_wherever_it_is_made",
+        embeddings,
+    ),
 ];
 
 pub(super) fn spec(parts: &[(Role, &Path)]) -> LoadSpec {
-    let part = |(role, path): &(Role, &Path)| Part {
-        role: *role,
-        files: vec![path.display().to_string()],
-    };
+    let parts = parts.iter().map(|(role, path)| Part::of(*role, path));
     LoadSpec {
-        parts: parts.iter().map(part).collect(),
-        numerics: Numerics::Exact,
         positions_max: 512,
         sessions_max: 8,
         step_rows_max: 128,
         threads: Some(1),
-        memory_bytes_max: None,
-        adapters_dir: None,
-        kv: KvType::F16,
-        rope_scale: None,
-        kv_bytes_max: None,
-        lanes: 1,
+        ..LoadSpec::new(parts.collect(), Numerics::Exact)
     }
+}
+
+/// The vector of a text from a whole model, and from the rows that enter a tail.
+fn embeddings() {
+    with_ward(|_, ward| async move {
+        let starter = specimen::starter();
+        let staged = cut(&starter, &[11]);
+        let halves: Vec<_> = staged
+            .files
+            .iter()
+            .map(|(role, path)| (*role, path.as_path()))
+            .collect();
+        let (whole, ring) = (
+            start(spec(&[(Role::Whole, &starter)]), &ward),
+            start(spec(&halves), &ward),
+        );
+        let (whole, ring) = (whole.ready().await.unwrap(), ring.ready().await.unwrap());
+        let session = SessionId([3; 16]);
+        let text: Vec<i32> = (100..300).collect();
+        let expected = whole.embed(vec![text.clone()]).await.unwrap().remove(0);
+        let head = Run {
+            session,
+            role: Role::Head,
+            position: 0,
+            tokens: text,
+            output: Output::Rows,
+            scope: None,
+            adapters: Vec::new(),
+        };
+        let (_, rows) = ring.run(head, &[]).unwrap().next().await.unwrap().unwrap();
+        assert_eq!(ring.embed_rows(session, &rows).await.unwrap(), expected);
+        let few = ring.embed_rows(session, &rows[..rows.len() / 2]).await;
+        assert_ne!(few.unwrap(), expected, "every row counts");
+
+        let long = vec![0; 2_049 * rows.len() / 200];
+        for (host, rows, why) in [
+            (&ring, &rows[..rows.len() - 4], "1 to 2048 rows of 576"),
+            (&ring, &long[..], "1 to 2048 rows of 576"),
+            (&whole, &rows[..], "no Tail was loaded"),
+        ] {
+            match host.embed_rows(session, rows).await {
+                Err(EngineError::Failed(failed)) => {
+                    assert!(failed.detail.contains(why), "{failed}")
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(ring.embed_rows(session, &rows).await.unwrap(), expected);
+    });
 }
 
 /// Runs a test with the whole starter.

@@ -18,6 +18,17 @@ pub(crate) fn small(dir: &Path) -> PathBuf {
     path
 }
 
+/// The same as [`small`], but with no chat template: a model that only goes on with texts.
+pub(crate) fn untaught(dir: &Path) -> PathBuf {
+    let good = specimen::bytes(Family::Llama, &Shape::SMALL, Weights::F32, 1);
+    let bytes = specimen::bend(&good, |keys| {
+        keys.retain(|key, _| key != "tokenizer.chat_template")
+    });
+    let path = dir.join("untaught.gguf");
+    std::fs::write(&path, bytes).expect("the specimen is written");
+    path
+}
+
 /// A well-formed model whose engine aborts at a letter that is not ASCII, and answers nonsense to everything else: its
 /// vocabulary says that it knows every byte, and lacks those from 0x80 on, over which llama.cpp throws through C.
 pub(crate) fn touchy(dir: &Path) -> PathBuf {
