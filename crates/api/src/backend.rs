@@ -239,6 +239,9 @@ pub enum GenerateEvent {
         piece: Vec<u8>,
         /// If [`GenerateRequest::logprobs`] asked.
         logprobs: Option<TokenLogprobs>,
+        /// With the first token: how many tokens of the prompt were not computed anew, since an earlier prompt of the
+        /// same caller began with them.
+        reused: u32,
     },
     /// The end.
     Finished {

@@ -85,9 +85,10 @@ impl Fault {
     /// A prompt longer than the context, in tokens: 400 `context_length_exceeded`. Nothing is ever cut off silently.
     #[must_use]
     pub fn context_exceeded(prompt_tokens: u32, context_tokens: u32) -> Self {
+        // By "prompt is too long", LangChain knows what it is.
         let message = format!(
-            "the prompt has {prompt_tokens} tokens, but the model's context here holds {context_tokens} \
-             including the answer; shorten the messages"
+            "the prompt is too long: it has {prompt_tokens} tokens, and the model's context here holds \
+             {context_tokens} including the answer; shorten the messages"
         );
         Self {
             exceeded: Some((prompt_tokens, context_tokens)),
@@ -163,17 +164,6 @@ impl Fault {
             "authentication_error",
             "invalid_api_key",
             message.to_owned(),
-        )
-    }
-
-    /// Something that this node, or this model, does not do: 501 `not_implemented`.
-    #[must_use]
-    pub fn not_implemented(message: impl Into<String>) -> Self {
-        Self::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "not_supported_error",
-            "not_implemented",
-            message.into(),
         )
     }
 
@@ -354,12 +344,6 @@ mod tests {
                 None,
             ),
             (Fault::unauthorized(), 401, "invalid_api_key", None),
-            (
-                Fault::not_implemented("no vectors"),
-                501,
-                "not_implemented",
-                None,
-            ),
         ] {
             let json = serde_json::to_value(fault.body()).unwrap();
             assert_eq!(json["error"]["code"], code);

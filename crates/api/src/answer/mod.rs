@@ -21,6 +21,7 @@ use crate::routes::App;
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
 use reply::Reply;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -56,8 +57,7 @@ pub(crate) struct Answer {
     /// An event that was waited for before the stream began.
     early: Option<Event>,
     asked: Instant,
-    /// When the first token of any choice came.
-    first: Arc<OnceLock<Instant>>,
+    notes: Arc<Notes>,
     usage: Usage,
     shutdown: CancellationToken,
     tally: Arc<Tally>,
@@ -86,12 +86,27 @@ pub(crate) struct Heading {
 pub(crate) struct Usage {
     /// Tokens of the prompts, each counted once.
     pub(crate) prompt: u32,
+    /// How many of these were not computed anew.
+    pub(crate) reused: u32,
     /// Tokens of all choices that have ended.
     pub(crate) completion: u32,
+    /// How many of these were thoughts.
+    pub(crate) reasoning: u32,
     /// From the question to the first token.
     pub(crate) first: Duration,
     /// From the question to the last step so far.
     pub(crate) total: Duration,
+}
+
+/// What an answer's choices tell beside their steps.
+#[derive(Debug, Default)]
+struct Notes {
+    /// When the first token of any came.
+    first: OnceLock<Instant>,
+    /// Tokens of prompts that were not computed anew.
+    reused: AtomicU32,
+    /// Tokens of thoughts, of choices that have ended.
+    reasoning: AtomicU32,
 }
 
 /// A step of one choice.
@@ -183,7 +198,7 @@ impl<B: Backend> App<B> {
         let mut places = vec![entry.place];
         let checker = ask.checker.map(Arc::new);
         let mut heading = None::<Heading>;
-        let (mut steps, first) = (SelectAll::new(), Arc::new(OnceLock::new()));
+        let (mut steps, notes) = (SelectAll::new(), Arc::<Notes>::default());
         let mut choice = 0;
         for prompt in ask.prompts {
             for nth in 0..ask.choices {
@@ -202,9 +217,9 @@ impl<B: Backend> App<B> {
                     heading.prompt_tokens += generation.prompt_tokens;
                 }
                 let backend = Arc::clone(&self.backend);
-                let (checker, first) = (checker.clone(), Arc::clone(&first));
-                let reply = Reply::new(backend, generation, &ask.stops, checker, first);
-                steps.push(reply.watched(ask.stream).steps(choice));
+                let (checker, notes) = (checker.clone(), Arc::clone(&notes));
+                let reply = Reply::new(backend, generation, &ask.stops, checker, notes);
+                steps.push(reply.watched(ask.stream).counts(nth == 0).steps(choice));
                 choice += 1;
             }
         }
@@ -217,7 +232,7 @@ impl<B: Backend> App<B> {
                 ..Usage::default()
             },
             asked,
-            first,
+            notes,
             heading,
             steps,
             early: None,
@@ -238,6 +253,19 @@ impl Heading {
             prompt_tokens: 0,
             choices: 0,
         }
+    }
+}
+
+impl Notes {
+    /// Notes the first token of a choice.
+    fn token(&self, reused: u32) {
+        self.first.get_or_init(Instant::now);
+        self.reused.fetch_add(reused, Ordering::Relaxed);
+    }
+
+    /// Notes the thoughts of a choice that has ended.
+    fn thought(&self, tokens: u32) {
+        self.reasoning.fetch_add(tokens, Ordering::Relaxed);
     }
 }
 
@@ -269,8 +297,10 @@ impl Answer {
         match &event {
             Ok(event) => {
                 self.usage.total = self.asked.elapsed();
-                let first = self.first.get().map(|first| *first - self.asked);
+                let first = self.notes.first.get().map(|first| *first - self.asked);
                 self.usage.first = first.unwrap_or(self.usage.total);
+                self.usage.reused = self.notes.reused.load(Ordering::Relaxed);
+                self.usage.reasoning = self.notes.reasoning.load(Ordering::Relaxed);
                 if let Step::End { tokens, .. } = event.step {
                     self.usage.completion += tokens;
                     self.tally.ended(tokens);

@@ -21,6 +21,11 @@ impl Reading {
         !self.said.tool_calls.is_empty()
     }
 
+    /// What the model thought.
+    pub(super) fn reasoning(&self) -> &str {
+        &self.said.reasoning
+    }
+
     /// What was said to the user.
     pub(super) fn content(&self) -> &str {
         &self.said.content

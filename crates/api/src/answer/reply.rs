@@ -2,15 +2,14 @@
 
 use super::reading::Reading;
 use super::schema::Checker;
-use super::{Event, Reason, Score, Step};
+use super::{Event, Notes, Reason, Score, Step};
 use crate::backend::{Backend, Finish, GenerateEvent, Generation, TokenLogprobs};
 use crate::fault::Fault;
 use crate::text::TextStream;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// A choice that is being read. Dropping it cancels the generation.
@@ -30,8 +29,12 @@ pub(super) struct Reply<B> {
     /// Whether the text is taken apart as it comes, or only in the end.
     watched: bool,
     tokens: u32,
-    /// When the first token of any choice came.
-    first: Arc<OnceLock<Instant>>,
+    /// Where each token begins, in bytes of all of them, if the text is taken apart.
+    begins: Vec<usize>,
+    bytes: usize,
+    notes: Arc<Notes>,
+    /// Whether this choice is the one that counts for its prompt.
+    counts: bool,
     scores: Scores,
     ready: VecDeque<(Step, Vec<Score>)>,
 }
@@ -42,7 +45,7 @@ impl<B: Backend> Reply<B> {
         generation: Generation,
         stops: &[String],
         checker: Option<Arc<Checker>>,
-        first: Arc<OnceLock<Instant>>,
+        notes: Arc<Notes>,
     ) -> Self {
         let all = stops.iter().chain(&generation.stops).cloned().collect();
         let whole_needed = generation.syntax.is_some() || checker.is_some();
@@ -57,7 +60,10 @@ impl<B: Backend> Reply<B> {
             checker,
             watched: true,
             tokens: 0,
-            first,
+            begins: Vec::new(),
+            bytes: 0,
+            notes,
+            counts: false,
             scores: Scores::default(),
             ready: VecDeque::new(),
         }
@@ -65,6 +71,11 @@ impl<B: Backend> Reply<B> {
 
     pub(super) fn watched(self, watched: bool) -> Self {
         Self { watched, ..self }
+    }
+
+    /// Only one of a prompt's choices counts what was not computed anew.
+    pub(super) fn counts(self, counts: bool) -> Self {
+        Self { counts, ..self }
     }
 
     /// The steps of this choice, which is the one of this number.
@@ -137,9 +148,16 @@ impl<B: Backend> Reply<B> {
                 id,
                 piece,
                 logprobs,
+                reused,
             } => {
-                self.first.get_or_init(Instant::now);
+                if self.tokens == 0 {
+                    self.notes.token(if self.counts { reused } else { 0 });
+                }
                 self.tokens += 1;
+                if self.syntax.is_some() {
+                    self.begins.push(self.bytes);
+                    self.bytes += piece.len();
+                }
                 let released = self.text.push(&piece);
                 self.scores.add(id, piece, logprobs);
                 (released, None)
@@ -187,10 +205,24 @@ impl<B: Backend> Reply<B> {
             };
             checker.check(content)?;
         }
+        self.notes.thought(self.thoughts());
         Ok(Step::End {
             reason: if called { Reason::Calls } else { reason },
             tokens: self.tokens,
         })
+    }
+}
+
+impl<B> Reply<B> {
+    /// Tokens up to the end of what the model thought; a thought stands in the text as it was read from it.
+    fn thoughts(&self) -> u32 {
+        let (thought, text) = (self.reading.reasoning(), self.gathered.as_deref());
+        let found = text.and_then(|text| text.find(thought));
+        let Some(begin) = found.filter(|_| !thought.is_empty()) else {
+            return 0;
+        };
+        let end = begin + thought.len();
+        self.begins.partition_point(|begin| *begin < end) as u32
     }
 }
 

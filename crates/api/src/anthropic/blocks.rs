@@ -50,12 +50,15 @@ impl Dialect for Blocks {
             }
         }
         let (reason, sequence) = stop(&choice.reason);
-        let counts = counts(whole.usage.prompt, whole.usage.completion);
+        let counts = counts(whole.usage);
         Ok(message(&whole.heading, content, &reason, &sequence, counts))
     }
 
     fn open(&mut self, heading: &Heading, out: &mut Frames) {
-        let counts = counts(heading.prompt_tokens, 0);
+        let counts = counts(Usage {
+            prompt: heading.prompt_tokens,
+            ..Usage::default()
+        });
         let message = message(heading, Vec::new(), &Value::Null, &Value::Null, counts);
         out.event(&json!({"type": "message_start", "message": message}));
     }
@@ -94,9 +97,9 @@ impl Dialect for Blocks {
             "stop_reason": reason, "stop_sequence": sequence, "stop_details": null, "container": null,
         });
         let usage = json!({
-            "input_tokens": usage.prompt,
+            "input_tokens": usage.prompt.saturating_sub(usage.reused),
             "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
+            "cache_read_input_tokens": usage.reused,
             "output_tokens": usage.completion,
             "output_tokens_details": null,
             "server_tool_use": null,
@@ -152,13 +155,14 @@ fn stop(reason: &Reason) -> (Value, Value) {
     }
 }
 
-fn counts(input: u32, output: u32) -> Value {
+/// Anthropic's input tokens are those beside what was read from a cache.
+fn counts(usage: Usage) -> Value {
     json!({
-        "input_tokens": input,
+        "input_tokens": usage.prompt.saturating_sub(usage.reused),
         "cache_creation": null,
         "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
-        "output_tokens": output,
+        "cache_read_input_tokens": usage.reused,
+        "output_tokens": usage.completion,
         "output_tokens_details": null,
         "server_tool_use": null,
         "service_tier": "standard",

@@ -20,6 +20,8 @@ fn usage(usage: Usage) -> Value {
         "prompt_tokens": usage.prompt,
         "completion_tokens": usage.completion,
         "total_tokens": usage.prompt.saturating_add(usage.completion),
+        "prompt_tokens_details": {"cached_tokens": usage.reused},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
     })
 }
 

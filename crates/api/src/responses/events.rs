@@ -234,9 +234,9 @@ impl Events {
             "output": self.done,
             "usage": usage.map(|usage| json!({
                 "input_tokens": usage.prompt,
-                "input_tokens_details": {"cached_tokens": 0},
+                "input_tokens_details": {"cached_tokens": usage.reused},
                 "output_tokens": usage.completion,
-                "output_tokens_details": {"reasoning_tokens": 0},
+                "output_tokens_details": {"reasoning_tokens": usage.reasoning},
                 "total_tokens": usage.prompt.saturating_add(usage.completion),
             })),
         });

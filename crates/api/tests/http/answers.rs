@@ -45,7 +45,8 @@ async fn a_whole_answer() {
             "logprobs": null,
             "finish_reason": "length",
         }],
-        "usage": {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11},
+        "usage": {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11,
+            "prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 0}},
     });
     assert_eq!(body, expected);
     let said = json!({"messages": [{"role": "user", "content": "hi"}]});
@@ -92,7 +93,8 @@ async fn counts_come_in_a_chunk_of_their_own() {
         .collect();
     let (last, others) = chunks.split_last().unwrap();
     assert_eq!(last["choices"], json!([]));
-    let counts = json!({"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11});
+    let counts = json!({"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11,
+        "prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 0}});
     assert_eq!(last["usage"], counts);
     for chunk in others {
         assert_eq!(chunk.get("usage"), Some(&Value::Null), "{chunk}");

@@ -45,7 +45,7 @@ async fn a_whole_message() {
         ],
         "stop_reason": "tool_use", "stop_sequence": null, "stop_details": null, "container": null,
         "usage": {
-            "input_tokens": 7, "cache_creation": null, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
+            "input_tokens": 5, "cache_creation": null, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 2,
             "output_tokens": 1, "output_tokens_details": null, "server_tool_use": null,
             "service_tier": "standard", "inference_geo": null,
         },
@@ -103,6 +103,8 @@ async fn a_stream_has_exactly_this_order() {
     assert_eq!(events[0]["message"]["content"], json!([]));
     assert_eq!(events[0]["message"]["usage"]["input_tokens"], 7);
     assert_eq!(events[14]["usage"]["output_tokens"], 1);
+    assert_eq!(events[14]["usage"]["input_tokens"], 5);
+    assert_eq!(events[14]["usage"]["cache_read_input_tokens"], 2);
     assert_eq!(events[3]["delta"]["type"], "signature_delta");
 }
 

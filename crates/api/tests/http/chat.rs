@@ -129,6 +129,24 @@ async fn the_template_s_own_end_is_no_stop_string_of_the_caller() {
 }
 
 #[tokio::test]
+async fn thoughts_are_counted() {
+    let said: [&[u8]; 4] = [b"<think>", b"a", b"b</think>", b"c"];
+    let acts = said.into_iter().map(Act::Say).chain([STOP]).collect();
+    let server = Server::start(Script::calling(acts)).await;
+    let whole: Value = server.ask(tools()).await.json().await.unwrap();
+    let message = &whole["choices"][0]["message"];
+    assert_eq!(
+        (&message["reasoning_content"], &message["content"]),
+        (&json!("ab"), &json!("c"))
+    );
+    assert_eq!(whole["usage"]["completion_tokens"], 4);
+    assert_eq!(
+        whole["usage"]["completion_tokens_details"]["reasoning_tokens"],
+        3
+    );
+}
+
+#[tokio::test]
 async fn several_choices_have_their_own_seeds_and_one_prompt() {
     let server = Server::start(Script::new(vec![Act::Say(b"a"), Act::Say(b"b"), STOP])).await;
     let whole: Value = server
@@ -144,7 +162,8 @@ async fn several_choices_have_their_own_seeds_and_one_prompt() {
         )
     });
     assert_eq!(said.collect::<Vec<_>>(), [(0, "ab"), (1, "ab"), (2, "ab")]);
-    let usage = json!({"prompt_tokens": 7, "completion_tokens": 6, "total_tokens": 13});
+    let usage = json!({"prompt_tokens": 7, "completion_tokens": 6, "total_tokens": 13,
+        "prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 0}});
     assert_eq!(whole["usage"], usage);
     let seeds = |asked: &[GenerateRequest]| asked.iter().map(|one| one.seed).collect::<Vec<_>>();
     let seeds = seeds(&server.script.asked.lock().unwrap());

@@ -67,8 +67,8 @@ async fn a_whole_response() {
         "id": null, "object": "response", "created_at": null, "completed_at": null, "status": "completed",
         "error": null, "incomplete_details": null, "model": "m", "output": output("completed"),
         "usage": {
-            "input_tokens": 7, "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens": 1, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 8,
+            "input_tokens": 7, "input_tokens_details": {"cached_tokens": 2},
+            "output_tokens": 1, "output_tokens_details": {"reasoning_tokens": 1}, "total_tokens": 8,
         },
         "instructions": "be kind", "max_output_tokens": 9, "parallel_tool_calls": true,
         "previous_response_id": null, "reasoning": {"effort": null, "summary": null}, "store": false,

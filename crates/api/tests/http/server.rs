@@ -271,12 +271,16 @@ async fn play(
     Some(())
 }
 
+/// How many tokens of every prompt were not computed anew.
+const REUSED: u32 = 2;
+
 fn token(piece: Vec<u8>, logprobs: Option<TokenLogprobs>) -> GenerateEvent {
-    let id = 1;
+    let (id, reused) = (1, REUSED);
     GenerateEvent::Token {
         id,
         piece,
         logprobs,
+        reused,
     }
 }
 
