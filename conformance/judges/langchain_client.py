@@ -85,7 +85,7 @@ def embeddings():
 
 refusal("unknown model", base.OpenAIModelNotFoundError,
         lambda: chat(model="no-such-model").invoke("Hello"), code="model_not_found")  # fmt: skip
-refusal("too long a prompt", base.OpenAIInvalidRequestError,
+refusal("too long a prompt", base.OpenAIContextOverflowError,
         lambda: chat().invoke(TOO_LONG), code="context_length_exceeded")  # fmt: skip
 
 run()
