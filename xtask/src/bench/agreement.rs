@@ -20,7 +20,7 @@ pub(super) const TOLERANCE: f64 = 0.01;
 /// Tokens of an answer.
 pub(super) const TOKENS: u32 = 32;
 /// The most probable tokens whose probabilities are asked for.
-pub(super) const TOP: usize = 5;
+const TOP: usize = 5;
 
 /// How far two servers agree over all questions.
 #[derive(Debug, Clone, PartialEq)]

@@ -24,7 +24,7 @@ use crate::rig::process::Node;
 use crate::rig::started::Started;
 
 /// Tokens of a long answer.
-pub(super) const TOKENS: u32 = 128;
+const TOKENS: u32 = 128;
 /// What is asked.
 const TEXT: &str = "Hi!";
 /// Positions of a context, on both sides.

@@ -68,28 +68,21 @@ impl Subject {
 
     /// The peer, its layers with `workers` other processes.
     pub(super) fn llama_rpc(cache: Cache, threads: Option<u32>, workers: u32) -> Self {
-        let flash = true;
-        Self::of(
-            Kind::Llama {
-                cache,
-                workers,
-                flash,
-            },
-            threads,
-        )
+        Self::llama(cache, threads, workers, true)
     }
 
     /// The peer, in one process, without flash attention.
     pub(super) fn llama_plain(threads: Option<u32>) -> Self {
-        let (cache, workers, flash) = (Cache::Parted, 0, false);
-        Self::of(
-            Kind::Llama {
-                cache,
-                workers,
-                flash,
-            },
-            threads,
-        )
+        Self::llama(Cache::Parted, threads, 0, false)
+    }
+
+    fn llama(cache: Cache, threads: Option<u32>, workers: u32, flash: bool) -> Self {
+        let kind = Kind::Llama {
+            cache,
+            workers,
+            flash,
+        };
+        Self::of(kind, threads)
     }
 
     fn of(kind: Kind, threads: Option<u32>) -> Self {

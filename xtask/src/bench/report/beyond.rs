@@ -104,13 +104,14 @@ fn mark(is_met: bool) -> String {
 mod tests {
     use proto::model::Numerics;
 
-    use super::super::super::agreement::TOLERANCE;
+    use super::super::super::agreement::{TOKENS, TOLERANCE};
     use super::super::super::subject::Subject;
     use super::*;
 
     #[test]
     fn the_text_names_the_tolerance_that_decides() {
         assert!(AGREEMENT.contains(&format!("within {TOLERANCE} is")));
+        assert!(AGREEMENT.contains(&format!("at most {TOKENS} tokens")));
     }
 
     #[test]
