@@ -4,7 +4,10 @@
 //! summaries). The guesses are computed together with the token in one step; those that the sampler would have drawn anyway
 //! stay. In exact mode rows do not depend on the shape of the step, so the answer is the same as without.
 //!
-//! How many tokens are guessed follows from what it brought: the rate with guesses is measured against the rate without.
+//! How many tokens are guessed follows from two measurements. How often guesses are right is seen in every session, without
+//! any cost: also where nothing is guessed, what would have been is compared with what was drawn. What a step with
+//! guesses costs is the machine's and the model's: where memory is the limit, further rows are nearly free; where
+//! computing is, each costs as much as a step of its own, and guessing hardly ever pays.
 
 use std::time::Duration;
 
@@ -12,12 +15,20 @@ use std::time::Duration;
 const MATCH_TOKENS: usize = 3;
 /// The most tokens of one guess: a step of so many rows and one more costs at most a few steps of one row.
 pub(crate) const DRAFT_TOKENS_MAX: usize = 8;
-/// Tokens without a guess after guessing did not pay; each further time twice as many.
-const REST_TOKENS_MIN: u32 = 16;
-/// The longest rest, in tokens.
-const REST_TOKENS_MAX: u32 = 512;
-/// By how much one step changes a measured rate.
-const WEIGHT: f64 = 0.2;
+/// By how much guessing must be faster, as predicted.
+const GAIN_MIN: f64 = 1.05;
+/// Steps without guesses between two trials, while guessing does not pay.
+const TRIAL_EVERY: u32 = 256;
+/// How sure the guesses of a trial are to be right, all of them.
+const TRIAL_CHANCE: f64 = 0.5;
+/// What is thought of a session's guesses before any is seen.
+const CHANCE_FIRST: f64 = 0.3;
+/// By how much one guess changes what is known of a session's.
+const CHANCE_WEIGHT: f64 = 0.2;
+/// By how much one step without guesses changes what such steps are known to take.
+const PLAIN_WEIGHT: f64 = 0.2;
+/// By how much one step with guesses changes its known cost. Trials are rare, and what they find is not to wait for the next.
+const COST_WEIGHT: f64 = 0.5;
 
 /// What followed the newest earlier occurrence of the last tokens: at most `most` tokens, none if there was no occurrence.
 pub(crate) fn look_up(text: &[i32], most: usize) -> &[i32] {
@@ -35,65 +46,108 @@ pub(crate) fn look_up(text: &[i32], most: usize) -> &[i32] {
     }
 }
 
-/// Decides how many tokens to guess in one session.
+/// How often the guesses of one session are right.
 #[derive(Debug, Clone)]
 pub(crate) struct Drafting {
-    most: usize,
-    /// Seconds a token, without guesses and with.
-    plain_s: Option<f64>,
-    drafted_s: Option<f64>,
-    rest: u32,
-    next_rest: u32,
+    /// The chance that a guess is right, when all before it are.
+    chance: f64,
+    /// What would have been guessed, had it been worth it.
+    shadow: Option<i32>,
 }
 
 impl Default for Drafting {
     fn default() -> Self {
         Self {
-            most: DRAFT_TOKENS_MAX / 2,
-            plain_s: None,
-            drafted_s: None,
-            rest: 0,
-            next_rest: REST_TOKENS_MIN,
+            chance: CHANCE_FIRST,
+            shadow: None,
         }
     }
 }
 
 impl Drafting {
-    /// The most tokens to guess now; 0 while guessing does not pay, or before a step without is measured.
-    pub(crate) fn most(&self) -> usize {
-        if self.rest > 0 || self.plain_s.is_none() {
-            0
-        } else {
-            self.most
-        }
+    /// How many of these guesses are worth to be computed.
+    pub(crate) fn worth(&mut self, guesses: &[i32], costs: &mut Costs) -> usize {
+        let count = costs.choose(self.chance, guesses.len());
+        self.shadow = guesses.first().copied().filter(|_| count == 0);
+        count
     }
 
-    /// A step without guesses.
-    pub(crate) fn plain(&mut self, took: Duration) {
-        self.rest = self.rest.saturating_sub(1);
-        blend(&mut self.plain_s, took.as_secs_f64());
-    }
-
-    /// A step with `drafted` guesses of which `right` were right.
-    pub(crate) fn drafted(&mut self, drafted: usize, right: usize, took: Duration) {
-        blend(&mut self.drafted_s, took.as_secs_f64() / (right + 1) as f64);
-        self.most = if right == drafted {
-            (self.most * 2).min(DRAFT_TOKENS_MAX)
-        } else {
-            (right + 1).min(DRAFT_TOKENS_MAX)
-        };
-        if self.drafted_s > self.plain_s {
-            self.rest = self.next_rest;
-            self.next_rest = (self.next_rest * 2).min(REST_TOKENS_MAX);
-            self.drafted_s = None;
-        } else {
-            self.next_rest = REST_TOKENS_MIN;
+    /// Learns from the tokens that were drawn in a step with these guesses.
+    pub(crate) fn learn(&mut self, guesses: &[i32], drawn: &[i32]) {
+        let shadow = self.shadow.take();
+        let guesses = shadow.as_slice().iter().chain(guesses);
+        for (guess, token) in guesses.zip(drawn) {
+            blend(&mut self.chance, f64::from(guess == token), CHANCE_WEIGHT);
         }
     }
 }
 
-fn blend(rate: &mut Option<f64>, sample: f64) {
-    *rate = Some(rate.map_or(sample, |old| old + WEIGHT * (sample - old)));
+/// What steps with guesses cost here, as measured, whichever session they are of.
+#[derive(Debug, Default)]
+pub(crate) struct Costs {
+    /// Seconds of a step without.
+    plain_s: Option<f64>,
+    /// A step with one guess, two and so on, in steps without.
+    drafted: [Option<f64>; DRAFT_TOKENS_MAX],
+    /// Steps without guesses until a trial.
+    rest: u32,
+}
+
+impl Costs {
+    /// Learns from a step that computed one row of one session, and so many guesses.
+    pub(crate) fn learn(&mut self, guesses: usize, took: Duration) {
+        let took = took.as_secs_f64();
+        let (known, new, weight) = match (guesses, self.plain_s) {
+            (0, _) => {
+                self.rest = self.rest.saturating_sub(1);
+                (&mut self.plain_s, took, PLAIN_WEIGHT)
+            }
+            (guesses, Some(plain)) if guesses <= DRAFT_TOKENS_MAX && plain > 0.0 => {
+                (&mut self.drafted[guesses - 1], took / plain, COST_WEIGHT)
+            }
+            _ => return,
+        };
+        match known {
+            Some(known) => blend(known, new, weight),
+            None => *known = Some(new),
+        }
+    }
+
+    /// How many of `most` guesses to compute, each right with this chance when all before it are.
+    fn choose(&mut self, chance: f64, most: usize) -> usize {
+        let most = most.min(DRAFT_TOKENS_MAX);
+        let (mut best, mut gain_best) = (0, GAIN_MIN);
+        let (mut tokens, mut all_right) = (1.0, 1.0);
+        let mut trial = 0;
+        for guesses in 1..=most {
+            all_right *= chance;
+            tokens += all_right;
+            if all_right >= TRIAL_CHANCE {
+                trial = guesses;
+            }
+            let gain = self.of(guesses).map_or(0.0, |cost| tokens / cost);
+            if gain > gain_best {
+                (best, gain_best) = (guesses, gain);
+            }
+        }
+        if best == 0 && trial > 0 && self.rest == 0 && self.plain_s.is_some() {
+            self.rest = TRIAL_EVERY;
+            return trial;
+        }
+        best
+    }
+
+    /// A step with so many guesses, in steps without; from the nearest that is known, as if each guess cost the same.
+    fn of(&self, guesses: usize) -> Option<f64> {
+        let known = self.drafted.iter().enumerate();
+        let known = known.filter_map(|(at, cost)| Some((at + 1, (*cost)?)));
+        let (count, cost) = known.min_by_key(|(count, _)| count.abs_diff(guesses))?;
+        Some(1.0 + (cost - 1.0) * guesses as f64 / count as f64)
+    }
+}
+
+fn blend(known: &mut f64, new: f64, weight: f64) {
+    *known += weight * (new - *known);
 }
 
 #[cfg(test)]
@@ -117,40 +171,83 @@ mod tests {
 
     const STEP: Duration = Duration::from_millis(10);
 
-    #[test]
-    fn right_guesses_grow_and_wrong_ones_rest() {
-        let mut drafting = Drafting::default();
-        assert_eq!(drafting.most(), 0, "nothing to compare with yet");
-        drafting.plain(STEP);
-        assert_eq!(drafting.most(), 4);
-        drafting.drafted(4, 4, 2 * STEP);
-        assert_eq!(drafting.most(), DRAFT_TOKENS_MAX);
-        drafting.drafted(8, 2, STEP);
-        assert_eq!(drafting.most(), 3);
-        for _ in 0..9 {
-            drafting.drafted(3, 0, 3 * STEP);
-        }
-        assert_eq!(drafting.most(), 0);
-        for _ in 0..REST_TOKENS_MAX {
-            drafting.plain(STEP);
-        }
-        assert_eq!(drafting.most(), 1, "it is tried again");
+    /// Costs after a plain step, and one with so many guesses that took so many plain ones.
+    fn costs(guesses: usize, cost: f64) -> Costs {
+        let mut costs = Costs::default();
+        costs.learn(0, STEP);
+        costs.learn(guesses, STEP.mul_f64(cost));
+        costs.rest = TRIAL_EVERY;
+        costs
     }
 
     #[test]
-    fn the_rest_grows_while_guessing_does_not_pay() {
-        let mut drafting = Drafting::default();
-        drafting.plain(STEP);
-        let mut rests = Vec::new();
-        for _ in 0..7 {
-            drafting.drafted(1, 0, 2 * STEP);
-            let mut rest = 0;
-            while drafting.most() == 0 {
-                drafting.plain(STEP);
-                rest += 1;
-            }
-            rests.push(rest);
+    fn guesses_follow_chance_and_cost() {
+        let check = |cost_of_eight: f64, chance: f64, expected: usize| {
+            let got = costs(8, cost_of_eight).choose(chance, 8);
+            assert_eq!(got, expected, "{cost_of_eight} {chance}");
+        };
+        check(1.0, 0.9, 8);
+        check(1.8, 0.9, 8);
+        check(1.8, 0.5, 2);
+        check(1.8, 0.1, 0);
+        check(7.0, 0.5, 0);
+        check(7.0, 1.0, 8);
+        check(9.0, 1.0, 0);
+        assert_eq!(costs(8, 1.0).choose(0.9, 3), 3, "no more than there are");
+        assert_eq!(
+            costs(2, 1.2).choose(0.9, 8),
+            8,
+            "costs of others are derived"
+        );
+    }
+
+    #[test]
+    fn what_does_not_pay_is_tried_rarely() {
+        let mut costs = Costs::default();
+        assert_eq!(costs.choose(1.0, 8), 0, "nothing to compare with yet");
+        costs.learn(0, STEP);
+        assert_eq!(costs.choose(0.4, 8), 0, "rather wrong than right");
+        let mut trials = 0;
+        for _ in 0..10 * TRIAL_EVERY {
+            let guesses = costs.choose(0.8, 8);
+            costs.learn(guesses, STEP * (1 + guesses as u32));
+            trials += u32::from(guesses > 0);
+            assert!([0, 3].contains(&guesses));
         }
-        assert_eq!(rests, [16, 32, 64, 128, 256, 512, 512]);
+        assert!((9..=11).contains(&trials), "{trials}");
+        let cheap: usize = (0..2 * TRIAL_EVERY)
+            .map(|_| {
+                let guesses = costs.choose(0.8, 8);
+                costs.learn(guesses, STEP);
+                guesses
+            })
+            .sum();
+        assert!(
+            cheap > 3 * TRIAL_EVERY as usize,
+            "{cheap}: that it pays now is found"
+        );
+    }
+
+    #[test]
+    fn sessions_learn_also_where_nothing_is_guessed() {
+        let (mut dear, mut drafting) = (costs(8, 9.0), Drafting::default());
+        for _ in 0..20 {
+            assert_eq!(drafting.worth(&[5, 6], &mut dear), 0);
+            drafting.learn(&[], &[5]);
+        }
+        assert!(drafting.chance > 0.9);
+        assert_eq!(drafting.worth(&[5, 6], &mut costs(8, 1.5)), 2);
+        drafting.learn(&[5, 6], &[5, 7]);
+        assert!(
+            (0.7..0.9).contains(&drafting.chance),
+            "one of two was right"
+        );
+        for _ in 0..20 {
+            drafting.worth(&[5], &mut dear);
+            drafting.learn(&[], &[7]);
+        }
+        assert!(drafting.chance < 0.1);
+        drafting.worth(&[], &mut dear);
+        drafting.learn(&[], &[7]);
     }
 }

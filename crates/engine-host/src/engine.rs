@@ -1,6 +1,6 @@
 //! What exists once a model is loaded: its parts, the sampler, and what is measured.
 
-use crate::draft::{Drafting, look_up};
+use crate::draft::{Costs, DRAFT_TOKENS_MAX, Drafting, look_up};
 use crate::figures::Figures;
 use crate::llama::{Input, StepError, Wanted};
 use crate::parts::{Parts, SessionSlice};
@@ -39,6 +39,7 @@ pub(crate) struct Engine {
     /// Rows a second of chunks, as measured.
     chunk_rate: Option<f64>,
     drafting: HashMap<SessionId, Drafting>,
+    draft_costs: Costs,
     steers: Steers,
     /// Rows of texts to be embedded of which more will come.
     rows: HashMap<SessionId, Vec<f32>>,
@@ -84,6 +85,7 @@ impl Engine {
             lanes: spec.lanes.max(1),
             chunk_rate: None,
             drafting: HashMap::new(),
+            draft_costs: Costs::default(),
             steers: Steers::default(),
             rows: HashMap::new(),
         };
@@ -275,20 +277,21 @@ impl Engine {
         let positions = self.parts.positions_max() - pending.run.position;
         // The row itself is one of a step's and of the cache's.
         let room = positions.min(self.parts.step_rows_max()).saturating_sub(1);
-        let most = self.drafting.entry(session).or_default().most();
-        let most = most.min(draw.burst as usize - 1).min(room as usize);
-        if most == 0 {
-            return;
-        }
+        let most = DRAFT_TOKENS_MAX
+            .min(draw.burst as usize - 1)
+            .min(room as usize);
         let mut text = self.parts.tokens(session).to_vec();
         text.extend(&pending.run.tokens);
-        pending.run.tokens.extend(look_up(&text, most));
+        let guesses = look_up(&text, most);
+        let drafting = self.drafting.entry(session).or_default();
+        let worth = drafting.worth(guesses, &mut self.draft_costs);
+        pending.run.tokens.extend(&guesses[..worth]);
     }
 
     /// Computes the next rows of every run of a step.
-    pub(crate) fn compute(&mut self, step: &mut [Pending]) -> Result<Duration, StepError> {
+    pub(crate) fn compute(&mut self, step: &mut [Pending]) -> Result<(), StepError> {
         let Some(role) = step.first().map(|pending| pending.run.role) else {
-            return Ok(Duration::ZERO);
+            return Ok(());
         };
         let width = self.parts.model().embedding_length() as usize;
         let slices: Vec<SessionSlice<'_>> = step.iter().map(|p| p.slice(width)).collect();
@@ -302,13 +305,18 @@ impl Engine {
         let took = begun.elapsed();
         self.threads.learn(took, (before, Usage::now()));
         self.count(step, took);
+        if let [pending] = &*step
+            && pending.rows == 1
+        {
+            self.draft_costs.learn(pending.guesses().len(), took);
+        }
         for (pending, out) in step.iter_mut().zip(outs) {
             pending.done += pending.next;
             if pending.run.output != Output::Nothing {
                 pending.out.extend(out);
             }
         }
-        Ok(took)
+        Ok(())
     }
 
     fn count(&mut self, step: &[Pending], took: Duration) {
@@ -352,12 +360,12 @@ impl Engine {
     }
 
     /// Draws the tokens behind the last rows of runs, and runs the head on them where that is wanted.
-    pub(crate) fn draw(&mut self, drawing: Vec<(Pending, Draw)>, took: Duration) -> Vec<Outcome> {
+    pub(crate) fn draw(&mut self, drawing: Vec<(Pending, Draw)>) -> Vec<Outcome> {
         let mut outcomes: Vec<(Outcome, Draw)> = drawing
             .into_iter()
             .map(|(mut pending, draw)| {
                 let mut logits = std::mem::take(&mut pending.out);
-                let drawn = self.drawn(&pending, &draw, &mut logits, took);
+                let drawn = self.drawn(&pending, &draw, &mut logits);
                 let head = Vec::new();
                 (
                     Outcome {
@@ -379,7 +387,6 @@ impl Engine {
         pending: &Pending,
         draw: &Draw,
         logits: &mut [f32],
-        took: Duration,
     ) -> Result<Vec<Drawn>, Failed> {
         let guesses = pending.guesses();
         let mut drawn = Vec::with_capacity(guesses.len() + 1);
@@ -391,7 +398,7 @@ impl Engine {
                 // It fails again, and says so, when its turn comes without guesses before it.
                 Err(_) if at > 0 => break,
                 Err(failed) => {
-                    self.settle(pending, 1, took)?;
+                    self.settle(pending, 1)?;
                     return Err(failed);
                 }
             };
@@ -404,12 +411,16 @@ impl Engine {
         if let Some(first) = drawn.first_mut() {
             first.reused = pending.reused;
         }
-        self.settle(pending, drawn.len(), took)?;
+        let tokens: Vec<i32> = drawn.iter().map(|drawn| drawn.token).collect();
+        if let Some(drafting) = self.drafting.get_mut(&pending.run.session) {
+            drafting.learn(guesses, &tokens);
+        }
+        self.settle(pending, drawn.len())?;
         Ok(drawn)
     }
 
-    /// Forgets the rows of wrong guesses, and learns whether guessing pays.
-    fn settle(&mut self, pending: &Pending, drawn: usize, took: Duration) -> Result<(), Failed> {
+    /// Forgets the rows of wrong guesses.
+    fn settle(&mut self, pending: &Pending, drawn: usize) -> Result<(), Failed> {
         let Run {
             session, position, ..
         } = pending.run;
@@ -418,12 +429,6 @@ impl Engine {
             self.stats.drafted += guesses as u64;
             self.stats.accepted += drawn as u64 - 1;
             self.parts.trim(session, position + drawn as u32)?;
-        }
-        if let Some(drafting) = self.drafting.get_mut(&session) {
-            match guesses {
-                0 => drafting.plain(took),
-                guesses => drafting.drafted(guesses, drawn - 1, took),
-            }
         }
         Ok(())
     }

@@ -21,7 +21,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::time::Duration;
 
 /// Runs this process as an engine-host: the pipe is standard input, `parent` the process to die with.
 ///
@@ -316,7 +315,7 @@ impl Host {
         }
         engine.guess(&mut step);
         match engine.compute(&mut step) {
-            Ok(took) => self.finish(step, took),
+            Ok(()) => self.finish(step),
             Err(error) => {
                 for pending in step {
                     engine.undo(&pending);
@@ -329,7 +328,7 @@ impl Host {
     }
 
     /// Answers the runs of a step, or puts them back when rows are left.
-    fn finish(&mut self, step: Vec<Pending>, took: Duration) -> io::Result<()> {
+    fn finish(&mut self, step: Vec<Pending>) -> io::Result<()> {
         let mut drawing = Vec::new();
         for pending in step {
             if pending.done < pending.rows {
@@ -349,7 +348,7 @@ impl Host {
             return Ok(());
         };
         let positions_max = engine.parts.positions_max();
-        for outcome in engine.draw(drawing, took) {
+        for outcome in engine.draw(drawing) {
             self.answer_drawn(outcome, positions_max)?;
         }
         Ok(())
