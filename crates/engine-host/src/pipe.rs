@@ -90,10 +90,20 @@ impl Replies {
         answer: Answer,
         values: &[f32],
     ) -> io::Result<()> {
-        let mut bytes = packet::head(&Reply { id, more, answer }, size_of_val(values));
-        bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        self.write(&reply(id, more, answer, values))
+    }
+
+    /// Writes what [`reply`] made, of one reply or of several: each write may wake the node.
+    pub(crate) fn write(&self, replies: &[u8]) -> io::Result<()> {
         // A thread that panicked while it wrote has ended the pipe: that shows when it is used.
         let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        stream.write_all(&bytes)
+        stream.write_all(replies)
     }
+}
+
+/// The bytes of an answer with a payload of f32 values.
+pub(crate) fn reply(id: u64, more: bool, answer: Answer, values: &[f32]) -> Vec<u8> {
+    let mut bytes = packet::head(&Reply { id, more, answer }, size_of_val(values));
+    bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+    bytes
 }

@@ -1,11 +1,12 @@
 //! Which runs go into the next step.
 //!
 //! Each session has its runs in the order they came. A step computes either one row each of several sessions (*decoding*), or
-//! a chunk of one long run (*prefill*). While both wait they alternate, and the chunk is then so short that decoding
-//! sessions hardly notice it. Long runs go one after the other, the one with the fewest rows left first, so that the
-//! first tokens of most callers come early; whoever is passed over gains with every chunk, so nobody waits for ever.
+//! a chunk of a long run (*prefill*), and chunks of further ones where all together are no larger than one may be: larger
+//! steps are computed at a higher rate. While both wait they alternate, and chunks are then so short that decoding
+//! sessions hardly notice them. The run with the fewest rows left goes first, so that the first tokens of most callers
+//! come early; whoever is passed over gains with every chunk, so nobody waits for ever.
 
-use proto::host::Run;
+use proto::host::{AdapterUse, Role, Run};
 use proto::ids::SessionId;
 use std::collections::{HashMap, VecDeque};
 
@@ -46,6 +47,11 @@ impl Pending {
             out: Vec::new(),
             passed: 0,
         }
+    }
+
+    /// Runs of one kind can be computed in one step.
+    fn kind(&self) -> (Role, Vec<AdapterUse>) {
+        (self.run.role, self.run.adapters.clone())
     }
 
     fn left(&self) -> usize {
@@ -115,7 +121,7 @@ impl Schedule {
     pub(crate) fn next(&mut self, size: StepSize) -> Vec<Pending> {
         let single = |session: &&SessionId| self.front(session).is_some_and(|p| p.left() == 1);
         let first_single = self.turns.iter().find(single).copied();
-        let first_long = self.shortest();
+        let first_long = self.shortest(|_| true);
         match (first_single, first_long) {
             (Some(session), long) if long.is_none() || !self.decoded => {
                 self.decoded = true;
@@ -135,9 +141,9 @@ impl Schedule {
     }
 
     /// The session whose long run is next: the fewest rows left, less what it had to let pass.
-    fn shortest(&self) -> Option<SessionId> {
+    fn shortest(&self, fits: impl Fn(&Pending) -> bool) -> Option<SessionId> {
         let left = |session: &SessionId| {
-            let pending = self.front(session)?;
+            let pending = self.front(session).filter(|pending| fits(pending))?;
             let rows = pending.left();
             (rows > 1).then(|| rows.saturating_sub(pending.passed))
         };
@@ -148,11 +154,10 @@ impl Schedule {
     }
 
     fn decode(&mut self, first: SessionId, sessions: usize) -> Vec<Pending> {
-        let kind = |p: &Pending| (p.run.role, p.run.adapters.clone());
-        let first = self.front(&first).map(kind);
+        let first = self.front(&first).map(Pending::kind);
         let fits = |s: &&SessionId| {
             self.front(s)
-                .is_some_and(|p| p.left() == 1 && Some(kind(p)) == first)
+                .is_some_and(|p| p.left() == 1 && Some(p.kind()) == first)
         };
         let together: Vec<SessionId> = self
             .turns
@@ -171,21 +176,35 @@ impl Schedule {
         step
     }
 
-    fn prefill(&mut self, session: SessionId, grid: usize) -> Vec<Pending> {
-        let Some(pending) = self.take(session) else {
+    /// A chunk of a session's long run, and of others beside it.
+    fn prefill(&mut self, first: SessionId, grid: usize) -> Vec<Pending> {
+        let Some(first) = self.take(first) else {
             return Vec::new();
         };
-        let next = pending.chunk(grid);
+        let mut room = grid - first.chunk(grid);
+        let mut step = vec![first];
+        while let Some(next) = self.companion(&step, room, grid).and_then(|s| self.take(s)) {
+            room -= next.chunk(grid);
+            step.push(next);
+        }
+        for pending in &mut step {
+            (pending.next, pending.passed) = (pending.chunk(grid), 0);
+        }
+        let rows: usize = step.iter().map(|pending| pending.next).sum();
         for queue in self.waiting.values_mut() {
             if let Some(passed) = queue.front_mut().filter(|p| p.left() > 1) {
-                passed.passed += next;
+                passed.passed += rows;
             }
         }
-        vec![Pending {
-            next,
-            passed: 0,
-            ..pending
-        }]
+        step
+    }
+
+    /// The session whose long run can be computed in the same step, in so many rows.
+    fn companion(&self, step: &[Pending], room: usize, grid: usize) -> Option<SessionId> {
+        // Stages keep the order of rows in steps of one run only.
+        let first = step.first().filter(|p| p.run.role == Role::Whole)?;
+        let new = |run: &Pending| step.iter().all(|p| p.run.session != run.run.session);
+        self.shortest(|run| run.chunk(grid) <= room && run.kind() == first.kind() && new(run))
     }
 
     fn take(&mut self, session: SessionId) -> Option<Pending> {
@@ -210,7 +229,7 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::host::{AdapterUse, Output, Role};
+    use proto::host::Output;
 
     const SIZE: StepSize = StepSize {
         alone: 512,
@@ -302,18 +321,40 @@ mod tests {
     #[test]
     fn the_shortest_prompt_is_first() {
         check(
-            &[(1, 1, Whole, 700), (2, 2, Whole, 50), (3, 3, Whole, 60)],
+            &[(1, 1, Tail, 700), (2, 2, Tail, 50), (3, 3, Tail, 60)],
             &[(&[2], 50), (&[3], 60), (&[1], 512), (&[1], 188)],
+        );
+    }
+
+    #[test]
+    fn short_prompts_share_a_step() {
+        check(
+            &[(1, 1, Whole, 700), (2, 2, Whole, 50), (3, 3, Whole, 60)],
+            &[(&[2, 3], 50), (&[1], 512), (&[1], 188)],
+        );
+        check(
+            &[
+                (1, 1, Whole, 30),
+                (2, 2, Whole, 40),
+                (3, 3, Whole, 20),
+                (4, 4, Whole, 1),
+                (5, 4, Whole, 1),
+            ],
+            &[(&[4], 1), (&[3, 1], 20), (&[5], 1), (&[2], 40)],
+        );
+        check(
+            &[(1, 1, Whole, 30), (2, 1, Whole, 40), (3, 2, Head, 20)],
+            &[(&[3], 20), (&[1], 30), (&[2], 40)],
         );
     }
 
     #[test]
     fn who_is_passed_over_gains() {
         let mut schedule = Schedule::default();
-        schedule.push(pending(0, 0, Whole, 400));
+        schedule.push(pending(0, 0, Tail, 400));
         let mut steps = 0;
         loop {
-            schedule.push(pending(9, 9, Whole, 100));
+            schedule.push(pending(9, 9, Tail, 100));
             steps += 1;
             if schedule.next(SIZE)[0].id == 0 {
                 break;

@@ -7,7 +7,7 @@ use crate::extent::ExtentError;
 use crate::inbox::Inbox;
 use crate::llama::StepError;
 use crate::parts::{PartsError, SessionError};
-use crate::pipe::{Calls, ReadError, Received, Replies};
+use crate::pipe::{self, Calls, ReadError, Received, Replies};
 use crate::sandbox::SealError;
 use crate::schedule::{Pending, Schedule};
 use proto::host::{
@@ -348,14 +348,15 @@ impl Host {
             return Ok(());
         };
         let positions_max = engine.parts.positions_max();
-        for outcome in engine.draw(drawing) {
-            self.answer_drawn(outcome, positions_max)?;
-        }
-        Ok(())
+        let outcomes = engine.draw(drawing).into_iter();
+        let replies: Vec<u8> = outcomes
+            .flat_map(|outcome| self.answer_drawn(outcome, positions_max))
+            .collect();
+        self.replies.write(&replies)
     }
 
-    /// Answers drawn tokens one by one, and goes on with a burst.
-    fn answer_drawn(&mut self, outcome: Outcome, positions_max: u32) -> io::Result<()> {
+    /// The replies with drawn tokens, one by one; goes on with a burst.
+    fn answer_drawn(&mut self, outcome: Outcome, positions_max: u32) -> Vec<u8> {
         let Outcome {
             mut pending,
             drawn,
@@ -364,8 +365,9 @@ impl Host {
         let id = pending.id;
         let drawn = match drawn {
             Ok(drawn) => drawn,
-            Err(failed) => return self.reply(id, Answer::Failed(failed)),
+            Err(failed) => return pipe::reply(id, false, Answer::Failed(failed), &[]),
         };
+        let mut replies = Vec::new();
         let mut more = true;
         for drawn in drawn {
             let Output::Token(draw) = pending.run.output else {
@@ -374,12 +376,12 @@ impl Host {
             let fits = drawn.position < positions_max;
             more = draw.burst > 1 && !drawn.end && fits && pending.run.role == Role::Whole;
             pending = pending.after(&drawn, draw);
-            self.replies.send(id, more, Answer::Token(drawn), &head)?;
+            replies.extend(pipe::reply(id, more, Answer::Token(drawn), &head));
         }
         if more {
             self.schedule.put_back(pending);
         }
-        Ok(())
+        replies
     }
 }
 

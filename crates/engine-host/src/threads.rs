@@ -28,9 +28,10 @@ const TRIAL_AFTER_MIN: Duration = Duration::from_millis(250);
 const TRIAL_AFTER_MAX: Duration = Duration::from_secs(16);
 /// Without a step for so long, who runs on the machine is asked anew.
 const PAUSE: Duration = Duration::from_millis(150);
-/// Whoever has just handed us work needs a moment to go to sleep: so often we look, with this between.
-const LOOKS: u32 = 4;
-const LOOK_EVERY: Duration = Duration::from_micros(100);
+/// Whoever has just handed us work needs a moment to go to sleep, longer where many come at once: so often we look, with
+/// this between. A thread too few would cost more, since the next step may be a long one.
+const LOOKS: u32 = 20;
+const LOOK_EVERY: Duration = Duration::from_micros(500);
 
 /// What this process has used so far, or between two moments.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

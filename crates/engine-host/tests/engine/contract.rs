@@ -14,6 +14,8 @@ use std::path::Path;
 const LENGTH: usize = 1_500;
 /// Positions that are measured on each tiny family: behind every size at which a kernel was seen to switch but one.
 const LENGTH_TINY: usize = 270;
+/// Positions of each of three sessions that are computed together.
+const LENGTH_TOGETHER: usize = 220;
 /// Rows of one measurement in the slow variants.
 const WINDOW: usize = 12;
 /// Where the slow variants measure: the first rows, both sides of every power of two that a kernel could switch at,
@@ -80,6 +82,35 @@ impl Subject {
         out
     }
 
+    /// Rows `from..to` in chunks, each in a step together with longer ones of two other sessions; their bits.
+    fn together(&mut self, from: usize, to: usize, chunk: usize) -> Vec<Hash> {
+        let mut out = Vec::new();
+        for position in (from..to).step_by(chunk) {
+            let mine = &self.tokens[position..to.min(position + chunk)];
+            let others: Vec<(u8, u32)> = [2, 3]
+                .map(|n| (n, self.parts.length(session(n), Role::Whole)))
+                .into();
+            let mut slices = vec![slice(1, position as u32, mine)];
+            for (n, at) in others {
+                let count = mine.len() + usize::from(n);
+                let begin = usize::from(n) + at as usize;
+                slices.push(slice(n, at, &self.tokens[begin..begin + count]));
+            }
+            for slice in &slices {
+                let Input::Tokens(tokens) = slice.input else {
+                    unreachable!("made above")
+                };
+                let rows = tokens.len() as u32;
+                self.parts
+                    .admit(slice.session, Role::Whole, slice.position, rows)
+                    .unwrap();
+            }
+            let rows = &self.parts.step(Role::Whole, &slices).unwrap()[0];
+            out.extend(rows.chunks(self.width).map(bits));
+        }
+        out
+    }
+
     fn forget(&mut self) {
         self.parts.close(session(1));
     }
@@ -111,6 +142,16 @@ fn check(model: &Path, length: usize) {
             &two.chunks(0, length, chunk),
         );
     }
+    for chunk in [150, 64, 33, 7] {
+        (1..=3).for_each(|n| two.parts.close(session(n)));
+        let rows = two.together(0, LENGTH_TOGETHER, chunk);
+        same(
+            &format!("chunks of {chunk} together with others"),
+            &reference[..LENGTH_TOGETHER],
+            &rows,
+        );
+    }
+    (2..=3).for_each(|n| two.parts.close(session(n)));
     let mut one = Subject::load(model, 1);
     same("one thread", &reference, &one.chunks(0, length, 256));
     one.forget();
