@@ -14,17 +14,15 @@ use proto::host::{
 };
 use proto::host::{EMBED_TEXTS_MAX, Stats, Task};
 use proto::ids::SessionId;
-use proto::model::Numerics;
 use proto::packet::{self, PAYLOAD_BYTES_MAX};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use swarm::sampler::Sampler;
 
-/// How long chunks may keep decoding sessions waiting, in seconds. A model in throughput mode is there for many at once:
-/// several prompts in a step are computed at a higher rate, and are soon out of the way.
-const CHUNK_BESIDE_S: f64 = 0.25;
-const CHUNK_BESIDE_THROUGHPUT_S: f64 = 0.5;
+/// How long chunks may keep decoding sessions waiting, in seconds. Sessions that decode together are computed at a higher
+/// rate, so prompts are to be out of the way soon.
+const CHUNK_BESIDE_S: f64 = 0.5;
 /// The shortest chunk: smaller ones are computed at a much lower rate.
 const CHUNK_BESIDE_ROWS_MIN: usize = 32;
 /// By how much one chunk changes the measured rate.
@@ -98,11 +96,7 @@ impl Engine {
     /// How large the next step may be.
     pub(crate) fn step_size(&self) -> StepSize {
         let alone = self.parts.step_rows_max() as usize;
-        let patience_s = match self.parts.numerics() {
-            Numerics::Exact => CHUNK_BESIDE_S,
-            Numerics::Throughput => CHUNK_BESIDE_THROUGHPUT_S,
-        };
-        let rows = self.chunk_rate.unwrap_or(0.0) * patience_s;
+        let rows = self.chunk_rate.unwrap_or(0.0) * CHUNK_BESIDE_S;
         let chunks = rows as usize / CHUNK_BESIDE_ROWS_MIN;
         StepSize {
             alone,

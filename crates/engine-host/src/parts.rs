@@ -238,12 +238,6 @@ impl Parts {
         self.step_rows_max
     }
 
-    /// The numerics mode.
-    #[must_use]
-    pub fn numerics(&self) -> Numerics {
-        self.numerics
-    }
-
     /// Open sessions.
     #[must_use]
     pub fn sessions(&self) -> usize {

@@ -2,10 +2,11 @@
 //!
 //! Each session has its runs in the order they came. A step computes either one row each of several sessions (*decoding*), or
 //! a chunk of a long run (*prefill*), and chunks of further ones where all together are no larger than one may be: larger
-//! steps are computed at a higher rate. While both wait they alternate, and chunks are then so short that decoding
-//! sessions hardly notice them. The run with the fewest rows left goes first, so that the first tokens of most callers
+//! steps are computed at a higher rate. While both wait they take turns, and between two turns of those that decode so few
+//! rows are computed that they hardly notice. The run with the fewest rows left goes first, so that the first tokens of most callers
 //! come early; whoever is passed over gains with every chunk, so nobody waits for ever.
 
+use crate::prefix::GRID_ROWS;
 use proto::host::{AdapterUse, Role, Run};
 use proto::ids::SessionId;
 use std::collections::{HashMap, VecDeque};
@@ -54,15 +55,39 @@ impl Pending {
         (self.run.role, self.run.adapters.clone())
     }
 
+    /// Whether this run could begin with rows that the other one computes.
+    fn shares(&self, other: &Self) -> bool {
+        let start = |pending: &Self| {
+            let run = &pending.run;
+            let tokens = run.tokens.get(..GRID_ROWS).filter(|_| run.position == 0);
+            run.scope.zip(tokens.map(<[i32]>::to_vec))
+        };
+        let mine = start(self);
+        mine.is_some() && mine == start(other)
+    }
+
     fn left(&self) -> usize {
         self.rows - self.done
     }
 
-    /// Rows of a chunk: up to the next line of the absolute grid of `grid` rows.
-    fn chunk(&self, grid: usize) -> usize {
-        let at = self.run.position as usize + self.done;
-        self.left().min(grid - at % grid)
+    /// Rows of the next chunk.
+    fn chunk(&self, size: ChunkSize) -> usize {
+        let (at, left) = (self.run.position as usize + self.done, self.left());
+        if left <= size.last {
+            left
+        } else {
+            size.grid - at % size.grid
+        }
     }
+}
+
+/// How large the chunks of a step are.
+#[derive(Debug, Clone, Copy)]
+struct ChunkSize {
+    /// Chunks end on lines so many rows apart, counted from the first position.
+    grid: usize,
+    /// The last chunk of a run may be larger: a small one behind it would be computed at a low rate.
+    last: usize,
 }
 
 /// How large steps may be.
@@ -82,8 +107,8 @@ pub(crate) struct Schedule {
     waiting: HashMap<SessionId, VecDeque<Pending>>,
     /// Sessions with waiting runs, the next to be served first.
     turns: VecDeque<SessionId>,
-    /// Whether the last step was a decoding one, so that a chunk is next.
-    decoded: bool,
+    /// Rows of chunks that may still be computed before those that decode are next.
+    room: usize,
 }
 
 impl Schedule {
@@ -122,19 +147,26 @@ impl Schedule {
         let single = |session: &&SessionId| self.front(session).is_some_and(|p| p.left() == 1);
         let first_single = self.turns.iter().find(single).copied();
         let first_long = self.shortest(|_| true);
+        let grid = match first_single {
+            Some(_) => size.beside,
+            None => size.alone,
+        };
+        let last = (grid + grid / 2).min(size.alone);
+        let chunk = ChunkSize { grid, last };
+        let fits = |long| {
+            self.front(&long)
+                .is_some_and(|p| p.chunk(chunk) <= self.room)
+        };
         match (first_single, first_long) {
-            (Some(session), long) if long.is_none() || !self.decoded => {
-                self.decoded = true;
+            (Some(session), long) if !long.is_some_and(fits) => {
+                self.room = last;
                 self.decode(session, size.sessions)
             }
-            (beside, Some(session)) => {
-                self.decoded = false;
-                let grid = if beside.is_some() {
-                    size.beside
-                } else {
-                    size.alone
-                };
-                self.prefill(session, grid)
+            (_, Some(session)) => {
+                let step = self.prefill(session, chunk);
+                let rows: usize = step.iter().map(|pending| pending.next).sum();
+                self.room = self.room.saturating_sub(rows);
+                step
             }
             _ => Vec::new(),
         }
@@ -177,18 +209,18 @@ impl Schedule {
     }
 
     /// A chunk of a session's long run, and of others beside it.
-    fn prefill(&mut self, first: SessionId, grid: usize) -> Vec<Pending> {
+    fn prefill(&mut self, first: SessionId, size: ChunkSize) -> Vec<Pending> {
         let Some(first) = self.take(first) else {
             return Vec::new();
         };
-        let mut room = grid - first.chunk(grid);
+        let mut room = size.grid.saturating_sub(first.chunk(size));
         let mut step = vec![first];
-        while let Some(next) = self.companion(&step, room, grid).and_then(|s| self.take(s)) {
-            room -= next.chunk(grid);
+        while let Some(next) = self.companion(&step, room, size).and_then(|s| self.take(s)) {
+            room -= next.chunk(size);
             step.push(next);
         }
         for pending in &mut step {
-            (pending.next, pending.passed) = (pending.chunk(grid), 0);
+            (pending.next, pending.passed) = (pending.chunk(size), 0);
         }
         let rows: usize = step.iter().map(|pending| pending.next).sum();
         for queue in self.waiting.values_mut() {
@@ -200,11 +232,15 @@ impl Schedule {
     }
 
     /// The session whose long run can be computed in the same step, in so many rows.
-    fn companion(&self, step: &[Pending], room: usize, grid: usize) -> Option<SessionId> {
+    fn companion(&self, step: &[Pending], room: usize, size: ChunkSize) -> Option<SessionId> {
         // Stages keep the order of rows in steps of one run only.
         let first = step.first().filter(|p| p.run.role == Role::Whole)?;
-        let new = |run: &Pending| step.iter().all(|p| p.run.session != run.run.session);
-        self.shortest(|run| run.chunk(grid) <= room && run.kind() == first.kind() && new(run))
+        // Runs of one session follow each other, and a prefix that two have in common is computed once.
+        let apart = |run: &Pending, p: &Pending| run.run.session != p.run.session && !run.shares(p);
+        self.shortest(|run| {
+            let fits = run.chunk(size) <= room && run.kind() == first.kind();
+            fits && step.iter().all(|p| apart(run, p))
+        })
     }
 
     fn take(&mut self, session: SessionId) -> Option<Pending> {
@@ -230,6 +266,7 @@ impl Schedule {
 mod tests {
     use super::*;
     use proto::host::Output;
+    use proto::ids::ShareScope;
 
     const SIZE: StepSize = StepSize {
         alone: 512,
@@ -304,6 +341,24 @@ mod tests {
     }
 
     #[test]
+    fn a_common_prefix_is_computed_once() {
+        let mut schedule = Schedule::default();
+        for (id, scope) in [
+            (1, Some(7)),
+            (2, Some(7)),
+            (3, Some(8)),
+            (4, None),
+            (5, None),
+        ] {
+            let mut pending = pending(id, id as u8, Whole, GRID_ROWS + 1);
+            pending.run.scope = scope.map(|scope| ShareScope([scope; 16]));
+            schedule.push(pending);
+        }
+        let mut ids = || schedule.next(SIZE).iter().map(|p| p.id).collect::<Vec<_>>();
+        assert_eq!([ids(), ids()], [vec![1, 3, 4, 5], vec![2]]);
+    }
+
+    #[test]
     fn no_step_decodes_more_sessions_than_its_share() {
         let runs: Vec<_> = (1..=6).map(|n| (u64::from(n), n, Tail, 1)).collect();
         check(&runs, &[(&[1, 2, 3, 4], 1), (&[5, 6], 1)]);
@@ -312,8 +367,30 @@ mod tests {
     #[test]
     fn decoding_and_short_chunks_alternate() {
         check(
-            &[(1, 1, Whole, 1), (2, 2, Whole, 100), (3, 1, Whole, 1)],
-            &[(&[1], 1), (&[2], 64), (&[3], 1), (&[2], 36)],
+            &[
+                (1, 1, Whole, 1),
+                (2, 2, Whole, 164),
+                (3, 1, Whole, 1),
+                (4, 1, Whole, 1),
+            ],
+            &[
+                (&[1], 1),
+                (&[2], 64),
+                (&[3], 1),
+                (&[2], 64),
+                (&[4], 1),
+                (&[2], 36),
+            ],
+        );
+        check(
+            &[
+                (1, 1, Whole, 1),
+                (2, 2, Tail, 40),
+                (3, 3, Tail, 41),
+                (4, 4, Tail, 42),
+                (5, 1, Whole, 1),
+            ],
+            &[(&[1], 1), (&[2], 40), (&[3], 41), (&[5], 1), (&[4], 42)],
         );
         check(&[(2, 2, Whole, 600)], &[(&[2], 512), (&[2], 88)]);
     }
@@ -340,7 +417,7 @@ mod tests {
                 (4, 4, Whole, 1),
                 (5, 4, Whole, 1),
             ],
-            &[(&[4], 1), (&[3, 1], 20), (&[5], 1), (&[2], 40)],
+            &[(&[4], 1), (&[3, 1], 20), (&[2], 40), (&[5], 1)],
         );
         check(
             &[(1, 1, Whole, 30), (2, 1, Whole, 40), (3, 2, Head, 20)],
@@ -376,13 +453,19 @@ mod tests {
 
     #[test]
     fn chunks_end_on_the_grid() {
-        let mut p = pending(1, 1, Whole, 1000);
+        let size = ChunkSize {
+            grid: 512,
+            last: 600,
+        };
+        let mut p = pending(1, 1, Whole, 1200);
         p.run.position = 500;
-        assert_eq!(p.chunk(512), 12);
+        assert_eq!(p.chunk(size), 12);
         p.done = 12;
-        assert_eq!(p.chunk(512), 512);
+        assert_eq!(p.chunk(size), 512);
         p.done = 524;
-        assert_eq!(p.chunk(512), 476);
+        assert_eq!(p.chunk(size), 512);
+        p.done = 600;
+        assert_eq!(p.chunk(size), 600, "the last one need not");
     }
 
     #[test]
