@@ -8,7 +8,7 @@
 
 use crate::prefix::GRID_ROWS;
 use proto::host::{AdapterUse, Role, Run};
-use proto::ids::SessionId;
+use proto::ids::{SessionId, ShareScope};
 use std::collections::{HashMap, VecDeque};
 
 /// A run that is not finished.
@@ -55,15 +55,17 @@ impl Pending {
         (self.run.role, self.run.adapters.clone())
     }
 
+    /// Who may share the first rows, and what they are computed from; none where nothing is shared.
+    fn beginning(&self) -> Option<(ShareScope, &[i32])> {
+        let tokens = self.run.tokens.get(..GRID_ROWS);
+        self.run
+            .scope
+            .zip(tokens.filter(|_| self.run.position == 0))
+    }
+
     /// Whether this run could begin with rows that the other one computes.
     fn shares(&self, other: &Self) -> bool {
-        let start = |pending: &Self| {
-            let run = &pending.run;
-            let tokens = run.tokens.get(..GRID_ROWS).filter(|_| run.position == 0);
-            run.scope.zip(tokens.map(<[i32]>::to_vec))
-        };
-        let mine = start(self);
-        mine.is_some() && mine == start(other)
+        self.beginning().is_some() && self.beginning() == other.beginning()
     }
 
     fn left(&self) -> usize {
@@ -266,7 +268,6 @@ impl Schedule {
 mod tests {
     use super::*;
     use proto::host::Output;
-    use proto::ids::ShareScope;
 
     const SIZE: StepSize = StepSize {
         alone: 512,
