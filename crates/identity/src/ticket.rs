@@ -12,6 +12,8 @@ pub struct Invitation {
     pub commons: CommonsId,
     /// Where the introducer is reached: `ip:port` texts, at most [`proto::ticket::TICKET_ADDRS_MAX`].
     pub addrs: Vec<String>,
+    /// Relays through which the introducer is reached: `ip:port` texts, at most [`proto::ticket::RELAYS_MAX`].
+    pub relays: Vec<String>,
     /// When it ends, in seconds since 1970 UTC.
     pub not_after_s: u64,
     /// 16 random bytes.
@@ -65,12 +67,13 @@ pub enum TicketFault {
 ///
 /// # Errors
 ///
-/// [`DecodeError::Invalid`] when an address of `invitation` is not `ip:port` or there are too many: nobody could
+/// [`DecodeError::Invalid`] when an address or a relay of `invitation` is not `ip:port` or there are too many: nobody could
 /// read the ticket.
 pub fn issue_ticket(introducer: &NodeKey, invitation: Invitation) -> Result<Ticket, DecodeError> {
     let Invitation {
         commons,
         addrs,
+        relays,
         not_after_s,
         nonce,
         uses_max,
@@ -83,8 +86,10 @@ pub fn issue_ticket(introducer: &NodeKey, invitation: Invitation) -> Result<Tick
         nonce,
         uses_max,
         signature: [0; 64],
+        relays: (!relays.is_empty()).then_some(relays),
     };
     ticket.socket_addrs()?;
+    ticket.relay_addrs()?;
     ticket.signature = introducer.sign(&ticket.signed_bytes());
     Ok(ticket)
 }

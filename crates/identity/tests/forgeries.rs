@@ -36,6 +36,7 @@ fn invitation() -> Invitation {
     Invitation {
         commons: commons().id(),
         addrs: vec!["192.0.2.1:7717".into()],
+        relays: vec!["198.51.100.1:7717".into()],
         not_after_s: NOW_S + 60,
         nonce: [9; 16],
         uses_max: Some(3),
@@ -244,6 +245,12 @@ fn a_ticket_nobody_could_read_is_not_issued() {
             .is_err()
         );
     }
+    let relays = vec!["http://192.0.2.1:1/".to_owned()];
+    let invitation = Invitation {
+        relays,
+        ..invitation()
+    };
+    assert!(issue_ticket(&node(0), invitation).is_err());
 }
 
 fn check_forged_ticket(name: &str, forge: impl FnOnce(&mut Ticket), expected: TicketFault) {
@@ -274,6 +281,12 @@ fn forged_tickets_are_refused() {
         |t| t.addrs.push("192.0.2.2:7717".into()),
         BadSignature,
     );
+    check_forged_ticket(
+        "another relay",
+        |t| t.relays = Some(vec!["192.0.2.2:7717".into()]),
+        BadSignature,
+    );
+    check_forged_ticket("no relay", |t| t.relays = None, BadSignature);
     check_forged_ticket(
         "other commons",
         |t| t.commons = other_commons().id(),

@@ -28,11 +28,14 @@ pub enum CloseCode {
     /// The peer called again, so the link from before is dead.
     #[error("a newer link took its place")]
     Replaced = 7,
+    /// Far more was said than a link is for, and slowing down did not help.
+    #[error("too much was said")]
+    Flooding = 8,
 }
 
 impl CloseCode {
     /// Every code, in the order of the numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Done,
         Self::ShuttingDown,
         Self::Malformed,
@@ -41,6 +44,7 @@ impl CloseCode {
         Self::Silent,
         Self::Duplicate,
         Self::Replaced,
+        Self::Flooding,
     ];
 
     /// The number on the wire.
@@ -66,7 +70,7 @@ mod tests {
             assert_eq!(code.number() as usize, at);
             assert_eq!(CloseCode::from_number(at as u64), Some(code));
         }
-        assert_eq!(CloseCode::from_number(8), None);
+        assert_eq!(CloseCode::from_number(9), None);
         assert_eq!(CloseCode::from_number(u64::MAX), None);
     }
 }

@@ -52,6 +52,29 @@ impl Wire for PathHash {
     const BYTES_MAX: usize = 128;
 }
 
+/// What an introducer keeps of a ticket that it issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct TicketRecord {
+    /// When it was issued, in seconds since 1970 UTC.
+    #[n(0)]
+    pub issued_s: u64,
+    /// When it ends, in seconds since 1970 UTC.
+    #[n(1)]
+    pub not_after_s: u64,
+    /// How many machines may join with it; `None` is no limit within its life.
+    #[n(2)]
+    pub uses_max: Option<u32>,
+    /// When it was revoked, in seconds since 1970 UTC.
+    #[n(3)]
+    pub revoked_s: Option<u64>,
+}
+
+impl Wire for TicketRecord {
+    const WHAT: &'static str = "record of a ticket";
+    const BYTES_MAX: usize = 64;
+}
+
 /// The most deaths that [`ModelDeaths`] holds.
 pub const DEATHS_KEPT_MAX: usize = 16;
 /// The longest text in [`ModelDeaths`], in bytes.
@@ -96,6 +119,19 @@ mod tests {
         let golden = [vec![0xa3, 0, 5, 1, 6, 2, 0x58, 32], vec![7; 32]].concat();
         assert_eq!(bytes, golden);
         assert_eq!(codec::from_slice::<PathHash>(&bytes).unwrap(), value);
+    }
+
+    #[test]
+    fn a_record_of_a_ticket_keeps_its_encoding() {
+        let value = TicketRecord {
+            issued_s: 1,
+            not_after_s: 2,
+            uses_max: None,
+            revoked_s: Some(3),
+        };
+        let bytes = codec::to_vec(&value);
+        assert_eq!(bytes, [0xa3, 0, 1, 1, 2, 3, 3]);
+        assert_eq!(codec::from_slice::<TicketRecord>(&bytes).unwrap(), value);
     }
 
     #[test]

@@ -104,6 +104,11 @@ id!(
     16
 );
 id!(
+    /// A ticket at its introducer: the ticket's nonce.
+    TicketId,
+    16
+);
+id!(
     /// Who may share computed prefixes: equal for requests of one caller in one room, different for all others.
     ShareScope,
     16

@@ -13,6 +13,8 @@
 //! | [`codec`] | total decoding: never a panic, never an allocation that a length field asked for |
 //! | [`packet`] | structure + payload framing of every stream and pipe |
 //! | [`ticket`], [`member`] | the invitation, and the proof that somebody was invited |
+//! | [`ad`] | what a member says of itself to all others |
+//! | [`manifest`] | the blocks in which a model travels, and what a member holds of them |
 //! | [`close`] | why a connection was closed |
 //! | [`ring`] | what coordinator and stages say: handshake, hop messages, control messages |
 //! | [`host`] | the pipe between a node and its engine-host |
@@ -22,12 +24,14 @@
 //!
 //! *Invariant:* changing an encoding breaks `tests/golden.rs`, on purpose.
 
+pub mod ad;
 pub mod close;
 pub mod codec;
 pub mod disk;
 pub mod gguf;
 pub mod host;
 pub mod ids;
+pub mod manifest;
 pub mod member;
 pub mod model;
 pub mod packet;

@@ -90,6 +90,9 @@ pub struct Member {
     /// What its owner calls it, at most [`NAME_CHARS_MAX`] characters.
     #[n(2)]
     pub name: String,
+    /// Relays through which it is reached, its own if it offers one: `ip:port` texts, at most [`ticket::RELAYS_MAX`].
+    #[n(3)]
+    pub relays: Option<Vec<String>>,
 }
 
 impl Wire for Member {
@@ -106,6 +109,36 @@ impl Member {
     pub fn socket_addrs(&self) -> Result<Vec<SocketAddr>, DecodeError> {
         ticket::parse_addrs("member", &self.addrs)
     }
+
+    /// The relays, parsed.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::Invalid`] when one is not `ip:port`, or there are too many.
+    pub fn relay_addrs(&self) -> Result<Vec<SocketAddr>, DecodeError> {
+        ticket::parse_relays("member", self.relays.as_deref())
+    }
+}
+
+/// The most addresses in one [`Whereabouts`].
+pub const WHEREABOUTS_ADDRS_MAX: usize = 8;
+
+/// Where a member is, as it says in the BitTorrent DHT: the value of a mutable item (BEP 44, at most 1,000 bytes), whose
+/// key is the member's own and whose signature covers it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Whereabouts {
+    /// Its addresses: `ip:port` texts, at most [`WHEREABOUTS_ADDRS_MAX`].
+    #[n(0)]
+    pub addrs: Vec<String>,
+    /// Relays through which it is reached: `ip:port` texts, at most [`ticket::RELAYS_MAX`].
+    #[n(1)]
+    pub relays: Option<Vec<String>>,
+}
+
+impl Wire for Whereabouts {
+    const WHAT: &'static str = "whereabouts";
+    const BYTES_MAX: usize = 900;
 }
 
 /// The first message on a link, from the side that called.
@@ -124,6 +157,9 @@ pub struct Hello {
     /// The ticket that it wants to join with.
     #[n(3)]
     pub ticket: Option<ticket::Ticket>,
+    /// The oldest protocol version that the caller still speaks; without it, every older one.
+    #[n(4)]
+    pub oldest: Option<u32>,
 }
 
 impl Wire for Hello {
@@ -185,4 +221,18 @@ pub enum JoinRefusal {
     #[error("the node may not let others in; ask a member nearer to the founder for a ticket")]
     #[n(6)]
     ChainFull,
+    /// The introducer took the ticket back.
+    #[error("the ticket was revoked by who gave it; ask for a new one")]
+    #[n(7)]
+    Revoked,
+    /// Too many have joined from the caller's network in the last minutes.
+    #[error("too many machines have asked to join from this network; try again in a minute")]
+    #[n(8)]
+    TooMany,
+    /// The caller no longer speaks what the callee speaks.
+    #[error(
+        "the node speaks an older protocol than this one still does; its owner must update myzel there"
+    )]
+    #[n(9)]
+    TooNew,
 }

@@ -5,6 +5,7 @@
 //! and activations, in order. Frames name (session, epoch, position, chunk, stage, kind); the rules by which a stage
 //! takes, repeats or refuses them are in `swarm::stage`.
 
+use crate::ad::SignedAd;
 use crate::codec::{self, Wire};
 use crate::ids::{Hash, NodeId, RingId, SessionId};
 use crate::member::{Member, Membership};
@@ -13,6 +14,8 @@ use minicbor::{CborLen, Decode, Encode};
 
 /// The version of link, hop and handshake that this build speaks.
 pub const PROTOCOL_VERSION: u32 = 1;
+/// The oldest version that this build still speaks.
+pub const PROTOCOL_OLDEST: u32 = 1;
 /// The most remote stages in one ring.
 pub const STAGES_MAX: u32 = 64;
 /// Rows of one prefill chunk; chunks lie on an absolute grid of this size.
@@ -21,6 +24,10 @@ pub const CHUNK_ROWS: u32 = 256;
 pub const LEASE_MS: u64 = 30_000;
 /// How much output a stage retains for one session, in bytes.
 pub const RETAINED_BYTES_MAX: usize = 64 << 20;
+/// The longest message of gossip, in bytes: an ad, and what the protocol puts around it.
+pub const GOSSIP_BYTES_MAX: usize = SignedAd::BYTES_MAX + 1_024;
+/// The most bytes of ads in one [`LinkBody::Ads`].
+pub const ADS_BYTES_MAX: usize = 96 << 10;
 /// The longest text that explains a failure, in bytes.
 pub const DETAIL_BYTES_MAX: usize = 512;
 
@@ -146,6 +153,16 @@ pub enum LinkBody {
     /// Stage: a session cannot go on here.
     #[n(10)]
     SessionFailed(#[n(0)] SessionFailed),
+    /// Ads of members that the sender knows, its own first; at most [`ADS_BYTES_MAX`] of them.
+    #[n(12)]
+    Ads(#[n(0)] Vec<SignedAd>),
+    /// A message of iroh-gossip's protocol (0.101) between neighbours, in postcard; at most [`GOSSIP_BYTES_MAX`]. Ads
+    /// are what is told by it.
+    #[n(13)]
+    Gossip(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// Stage: asked for and known, loading now. Said at once, so that a coordinator does not wait blindly.
+    #[n(20)]
+    RingLoading(#[n(0)] RingId),
 }
 
 /// A sign of life.
@@ -362,6 +379,10 @@ pub enum RefusalCode {
     #[error("no sandbox")]
     #[n(15)]
     Unsandboxed,
+    /// The node does not compute for the coordinator's room.
+    #[error("not served")]
+    #[n(16)]
+    OtherRoom,
 }
 
 /// The first packet on a hop, from the stage that called.

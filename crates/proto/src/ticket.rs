@@ -1,10 +1,11 @@
 //! The invitation: a short text that lets a machine join a commons.
 //!
-//! Text form: `myzel1` followed by lower-case base32 (RFC 4648, no padding) of the CBOR of a [`Ticket`]. Everything
-//! in it is covered by the introducer's signature, so a garbled ticket is refused before anybody is called.
+//! Text form: `myzel1` followed by lower-case base32 (RFC 4648, no padding) of the CBOR of a [`Ticket`]. Upper and lower
+//! case mean the same, so that a QR code can hold the text in capitals, which take it 5.5 bits each instead of 8.
+//! Everything in a ticket is covered by the introducer's signature: a garbled one is refused before anybody is called.
 
 use crate::codec::{self, DecodeError, Wire};
-use crate::ids::{CommonsId, NodeId};
+use crate::ids::{CommonsId, NodeId, TicketId};
 use data_encoding::BASE32_NOPAD;
 use minicbor::{CborLen, Decode, Encode};
 use std::net::SocketAddr;
@@ -15,6 +16,8 @@ pub const TICKET_PREFIX: &str = "myzel1";
 pub const TICKET_CHARS_MAX: usize = 2048;
 /// The most addresses in one ticket.
 pub const TICKET_ADDRS_MAX: usize = 16;
+/// The most relays in one ticket, and of one member.
+pub const RELAYS_MAX: usize = 2;
 /// How long a ticket lives unless its maker says otherwise, in seconds: a week.
 pub const TICKET_LIFE_S: u64 = 7 * 24 * 3600;
 
@@ -43,6 +46,9 @@ pub struct Ticket {
     /// Ed25519 by the introducer over the CBOR of this structure with 64 zeros here.
     #[cbor(n(6), with = "minicbor::bytes")]
     pub signature: [u8; 64],
+    /// Relays through which the introducer is reached: `ip:port` texts, at most [`RELAYS_MAX`].
+    #[n(7)]
+    pub relays: Option<Vec<String>>,
 }
 
 impl Wire for Ticket {
@@ -71,6 +77,18 @@ impl Ticket {
         format!("{TICKET_PREFIX}{body}")
     }
 
+    /// The text form in capitals, for a QR code.
+    #[must_use]
+    pub fn to_qr_text(&self) -> String {
+        self.to_text().to_ascii_uppercase()
+    }
+
+    /// The name of the ticket at its introducer.
+    #[must_use]
+    pub fn id(&self) -> TicketId {
+        TicketId(self.nonce)
+    }
+
     /// Reads the text form. The signature is not checked here (`identity` does).
     ///
     /// # Errors
@@ -90,13 +108,15 @@ impl Ticket {
             });
         }
         let body = text
-            .strip_prefix(TICKET_PREFIX)
+            .split_at_checked(TICKET_PREFIX.len())
+            .and_then(|(prefix, body)| prefix.eq_ignore_ascii_case(TICKET_PREFIX).then_some(body))
             .ok_or_else(|| invalid("it does not begin with \"myzel1\""))?;
         let bytes = BASE32_NOPAD
             .decode(body.to_ascii_uppercase().as_bytes())
             .map_err(|e| invalid(&format!("its text is damaged ({e}); copy it again, whole")))?;
         let ticket: Self = codec::from_slice(&bytes)?;
         ticket.socket_addrs()?;
+        ticket.relay_addrs()?;
         Ok(ticket)
     }
 
@@ -108,6 +128,15 @@ impl Ticket {
     pub fn socket_addrs(&self) -> Result<Vec<SocketAddr>, DecodeError> {
         parse_addrs(Self::WHAT, &self.addrs)
     }
+
+    /// The relays, parsed.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError::Invalid`] when one is not `ip:port`, or there are too many.
+    pub fn relay_addrs(&self) -> Result<Vec<SocketAddr>, DecodeError> {
+        parse_relays(Self::WHAT, self.relays.as_deref())
+    }
 }
 
 /// Parses at most [`TICKET_ADDRS_MAX`] `ip:port` texts.
@@ -116,11 +145,30 @@ impl Ticket {
 ///
 /// [`DecodeError::Invalid`] naming the first that is not one.
 pub fn parse_addrs(what: &'static str, addrs: &[String]) -> Result<Vec<SocketAddr>, DecodeError> {
-    if addrs.len() > TICKET_ADDRS_MAX {
-        let why = format!(
-            "{} addresses, at most {TICKET_ADDRS_MAX} are allowed",
-            addrs.len()
-        );
+    parse_some(what, addrs, TICKET_ADDRS_MAX)
+}
+
+/// Parses at most [`RELAYS_MAX`] `ip:port` texts; none is an empty list.
+///
+/// A relay is named by an address and never by a URL: nobody can make members look up names or ask for pages.
+///
+/// # Errors
+///
+/// [`DecodeError::Invalid`] naming the first that is not one.
+pub fn parse_relays(
+    what: &'static str,
+    relays: Option<&[String]>,
+) -> Result<Vec<SocketAddr>, DecodeError> {
+    parse_some(what, relays.unwrap_or_default(), RELAYS_MAX)
+}
+
+fn parse_some(
+    what: &'static str,
+    addrs: &[String],
+    max: usize,
+) -> Result<Vec<SocketAddr>, DecodeError> {
+    if addrs.len() > max {
+        let why = format!("{} addresses, at most {max} are allowed", addrs.len());
         return Err(DecodeError::Invalid { what, why });
     }
     let parse = |text: &String| {
@@ -148,6 +196,7 @@ mod tests {
             nonce: [3; 16],
             uses_max: Some(1),
             signature: [4; 64],
+            relays: Some(vec!["198.51.100.1:7717".into()]),
         }
     }
 
@@ -155,8 +204,10 @@ mod tests {
     fn text_round_trips_in_any_case_and_with_white_space() {
         let text = ticket().to_text();
         assert_eq!(Ticket::from_text(&format!("  {text}\n")).unwrap(), ticket());
-        let upper = text.replace(&text[6..], &text[6..].to_uppercase());
+        let upper = ticket().to_qr_text();
         assert_eq!(Ticket::from_text(&upper).unwrap(), ticket());
+        // What the alphanumeric mode of QR codes has, of ISO/IEC 18004, table 5.
+        assert!(upper.chars().all(|c| matches!(c, '0'..='9' | 'A'..='Z')));
     }
 
     #[test]
@@ -165,6 +216,7 @@ mod tests {
         for (bad, says) in [
             (String::new(), "begin"),
             ("myzel1!!".into(), "damaged"),
+            ("myzelé".into(), "begin"),
             (text[..text.len() - 9].to_owned(), "ticket"),
             ("x".repeat(5000), "at most"),
         ] {
@@ -175,15 +227,21 @@ mod tests {
 
     #[test]
     fn a_ticket_with_a_bad_address_is_refused() {
-        let bad = Ticket {
+        let addr = Ticket {
             addrs: vec!["nowhere".into()],
             ..ticket()
         };
-        assert!(
-            Ticket::from_text(&bad.to_text())
-                .unwrap_err()
-                .to_string()
-                .contains("nowhere")
-        );
+        let relay = Ticket {
+            relays: Some(vec!["http://nowhere".into()]),
+            ..ticket()
+        };
+        let many = Ticket {
+            relays: Some(vec!["192.0.2.1:7".into(); RELAYS_MAX + 1]),
+            ..ticket()
+        };
+        for (bad, says) in [(addr, "nowhere"), (relay, "nowhere"), (many, "at most 2")] {
+            let error = Ticket::from_text(&bad.to_text()).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
     }
 }

@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+use proto::ad::{Ad, Held, Lost, Measured, Room, SignedAd, Speed, Standing};
 use proto::close::CloseCode;
 use proto::codec::{DecodeError, Wire, from_slice, to_vec};
 use proto::disk::PathHash;
 use proto::ids::{CommonsId, Hash, NodeId, RingId, SessionId};
-use proto::member::{Hello, JoinRefusal, Member, Membership, Vouch, Welcome};
+use proto::manifest::{AskModel, Block, BlockKind, Contents, Manifest, ModelAnswer};
+use proto::member::{Hello, JoinRefusal, Member, Membership, Vouch, Welcome, Whereabouts};
 use proto::model::{LayerRange, Numerics, WireType};
 use proto::packet::{self, PREFIX_BYTES, Prefix};
 use proto::ring::{
@@ -15,7 +17,7 @@ use proto::ring::{
     OpenRing, OpenSession, RefusalCode, RingReady, RingRefused, Rows, RowsKind, SessionFailed,
     SessionRef,
 };
-use proto::ticket::Ticket;
+use proto::ticket::{TICKET_ADDRS_MAX, Ticket};
 use std::fmt::Debug;
 
 /// Freezes an encoding by its BLAKE3 (first ten digits) and length, and checks that it reads back.
@@ -45,6 +47,7 @@ fn member() -> Member {
         id: NodeId([1; 32]),
         addrs: vec!["192.0.2.1:7".into()],
         name: "anna".into(),
+        relays: None,
     }
 }
 
@@ -67,6 +70,7 @@ fn ticket() -> Ticket {
         nonce: [4; 16],
         uses_max: None,
         signature: [5; 64],
+        relays: None,
     }
 }
 
@@ -110,8 +114,33 @@ fn membership() {
             chain: vec![vouch()],
         }),
         ticket: Some(ticket()),
+        oldest: None,
     };
     check(hello, "8f9b5900ba 420");
+    let relays = Some(vec!["198.51.100.1:7".into()]);
+    let relayed = Member {
+        relays: relays.clone(),
+        ..member()
+    };
+    check(relayed.clone(), "8dd2efe486 73");
+    let invited = Ticket {
+        relays: relays.clone(),
+        ..ticket()
+    };
+    check(invited, "8ba35685d7 193");
+    let newer = Hello {
+        version: 2,
+        member: relayed,
+        membership: None,
+        ticket: None,
+        oldest: Some(1),
+    };
+    check(newer, "8c0750310b 79");
+    let at = Whereabouts {
+        addrs: member().addrs,
+        relays,
+    };
+    check(at, "0fbc02ae9e 32");
     let welcome = Welcome {
         member: None,
         membership: None,
@@ -119,6 +148,128 @@ fn membership() {
         refused: Some(JoinRefusal::OtherCommons),
     };
     check(welcome, "989681a0f6 5");
+}
+
+fn ad() -> Ad {
+    let model = Hash([6; 32]);
+    let speed = Speed {
+        model,
+        layer_us: 900,
+    };
+    Ad {
+        commons: CommonsId([2; 32]),
+        node: NodeId([1; 32]),
+        incarnation: 3,
+        sequence: 40,
+        issued_s: 1_790_000_000,
+        life_s: 120,
+        name: "anna".into(),
+        addrs: vec!["192.0.2.1:7".into()],
+        relay: Some("http://192.0.2.1:80".into()),
+        relays: vec!["http://192.0.2.9:80".into()],
+        room: Some(Room::Square),
+        standing: Some(Standing::Draining),
+        memory_bytes: 8 << 30,
+        cpu_class: "x86_64 AVX2".into(),
+        build: "engine 1".into(),
+        speeds: vec![speed],
+        held: vec![Held {
+            model,
+            manifest: Some(Hash([5; 32])),
+            layers: vec![LayerRange { first: 1, end: 15 }],
+            whole: false,
+        }],
+        links: vec![Measured {
+            node: NodeId([9; 32]),
+            rtt_us: 20_000,
+            bytes_per_s: None,
+            stage: Some(speed),
+        }],
+        lost: vec![Lost {
+            node: NodeId([8; 32]),
+            incarnation: 1,
+            sequence: 2,
+        }],
+        membership: Membership {
+            chain: vec![vouch()],
+        },
+    }
+}
+
+#[test]
+fn ads() {
+    check(ad(), "1ad93bc3fd 621");
+    let signed = SignedAd {
+        body: to_vec(&ad()),
+        signature: [4; 64],
+    };
+    assert_eq!(signed.ad().unwrap(), ad());
+    check(signed, "86e47abf6e 693");
+}
+
+/// The largest ad that is within its bounds can be sent.
+#[test]
+fn the_fullest_ad_fits() {
+    use proto::ad::{
+        AD_HELD_MAX, AD_LINKS_MAX, AD_LOST_MAX, AD_RANGES_MAX, AD_RELAYS_MAX, AD_SPEEDS_MAX,
+        AD_TEXT_BYTES_MAX, RELAY_BYTES_MAX,
+    };
+    use proto::member::{NAME_CHARS_MAX, VOUCH_CHAIN_MAX};
+    let speed = Speed {
+        model: Hash([255; 32]),
+        layer_us: u32::MAX,
+    };
+    let range = LayerRange {
+        first: 1_000,
+        end: 1_024,
+    };
+    let held = Held {
+        model: Hash([255; 32]),
+        manifest: Some(Hash([255; 32])),
+        layers: vec![range; AD_RANGES_MAX],
+        whole: true,
+    };
+    let measured = Measured {
+        node: NodeId([255; 32]),
+        rtt_us: u32::MAX,
+        bytes_per_s: Some(u64::MAX),
+        stage: Some(speed),
+    };
+    let lost = Lost {
+        node: NodeId([255; 32]),
+        incarnation: u64::MAX,
+        sequence: u64::MAX,
+    };
+    let fullest = Ad {
+        incarnation: u64::MAX,
+        sequence: u64::MAX,
+        issued_s: u64::MAX,
+        name: "\u{10ffff}".repeat(NAME_CHARS_MAX),
+        addrs: vec![format!("[{}:ffff]:65535", "ffff:".repeat(6) + "ffff"); TICKET_ADDRS_MAX],
+        relay: Some("r".repeat(RELAY_BYTES_MAX)),
+        relays: vec!["r".repeat(RELAY_BYTES_MAX); AD_RELAYS_MAX],
+        memory_bytes: u64::MAX,
+        cpu_class: "c".repeat(AD_TEXT_BYTES_MAX),
+        build: "b".repeat(AD_TEXT_BYTES_MAX),
+        speeds: vec![speed; AD_SPEEDS_MAX],
+        held: vec![held; AD_HELD_MAX],
+        links: vec![measured; AD_LINKS_MAX],
+        lost: vec![lost; AD_LOST_MAX],
+        membership: Membership {
+            chain: vec![
+                Vouch {
+                    issued_s: u64::MAX,
+                    ..vouch()
+                };
+                VOUCH_CHAIN_MAX
+            ],
+        },
+        ..ad()
+    };
+    fullest.check_bounds().unwrap();
+    let bytes = to_vec(&fullest);
+    assert!(bytes.len() <= Ad::BYTES_MAX, "{}", bytes.len());
+    assert_eq!(from_slice::<Ad>(&bytes).unwrap(), fullest);
 }
 
 #[test]
@@ -182,6 +333,11 @@ fn links() {
     check::<Link>(LinkBody::Epoch(at()).into(), "42f9139d94 44");
     check::<Link>(LinkBody::EpochAnswer(answer).into(), "d543c9e49a 88");
     check::<Link>(LinkBody::SessionFailed(failed).into(), "39e7e05b8e 58");
+    check::<Link>(
+        LinkBody::RingLoading(RingId([7; 16])).into(),
+        "038399565a 22",
+    );
+    check::<Link>(LinkBody::Gossip(vec![1, 2, 3]).into(), "ab500be141 9");
 }
 
 #[test]
@@ -236,15 +392,15 @@ fn disk() {
 #[test]
 fn close_codes() {
     let numbers: Vec<u32> = CloseCode::ALL.iter().map(|code| code.number()).collect();
-    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
 /// A newer peer may add fields and messages; this build reads what it knows.
 #[test]
 fn what_a_newer_peer_adds_is_skipped() {
-    // {0: [12, [1]]}: a link message of a kind that does not exist yet.
+    // {0: [99, [1]]}: a link message of a kind that does not exist yet.
     assert_eq!(
-        from_slice::<Link>(&[0xa1, 0x00, 0x82, 0x0c, 0x81, 0x01])
+        from_slice::<Link>(&[0xa1, 0x00, 0x82, 0x18, 0x63, 0x81, 0x01])
             .unwrap()
             .body,
         None
@@ -286,5 +442,58 @@ fn packets() {
             head_bytes: 1,
             payload_bytes: 3
         }
+    );
+}
+
+fn manifest() -> Manifest {
+    let block = |kind, n| Block {
+        kind,
+        hash: Hash([n; 32]),
+        bytes: u64::from(n) * 1_000,
+    };
+    let blocks = vec![
+        block(BlockKind::Header, 1),
+        block(BlockKind::Embd, 2),
+        block(BlockKind::Layer(0), 3),
+        block(BlockKind::Layer(300), 4),
+        block(BlockKind::Head, 5),
+    ];
+    let contents = Contents {
+        root: Hash([9; 32]),
+        bytes: 15_000,
+        blocks,
+    };
+    Manifest {
+        version: 1,
+        contents,
+        name: "model".into(),
+        licence: Some("MIT".into()),
+        maker: NodeId([1; 32]),
+        membership: Some(Membership {
+            chain: vec![vouch()],
+        }),
+        issued_s: 1_790_000_000,
+        signature: [3; 64],
+    }
+}
+
+#[test]
+fn models_by_content() {
+    check(manifest().contents, "d32314b549 266");
+    check(manifest(), "2906d6a380 573");
+    check(
+        AskModel {
+            root: Hash([9; 32]),
+        },
+        "7568e0e770 36",
+    );
+    let held = [true, false, true, true, true];
+    check(ModelAnswer::new(manifest(), &held), "e88b6e6b78 578");
+    check(
+        ModelAnswer {
+            manifest: None,
+            held: Vec::new(),
+        },
+        "1d3041fc05 3",
     );
 }

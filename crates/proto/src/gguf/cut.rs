@@ -21,7 +21,7 @@ const OUTPUT: &str = "output.weight";
 const OUTPUT_NORM: &str = "output_norm.weight";
 const WITH_OUTPUT: [&str; 3] = ["output.bias", "output.scale", "output.input_scale"];
 /// Factors of the rotary positions, shared by all layers.
-const SHARED_BY_LAYERS: [&str; 3] = [
+pub(super) const SHARED_BY_LAYERS: [&str; 3] = [
     "rope_freqs.weight",
     "rope_factors_long.weight",
     "rope_factors_short.weight",

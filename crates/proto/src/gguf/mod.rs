@@ -9,11 +9,12 @@
 //! pinned llama.cpp), so a refusal there is rare and a crash should be impossible.
 //!
 //! [`encode`] writes a header back byte for byte. [`cut`] turns a header, a role and a layer range into the recipe
-//! of a stage file: new header bytes, and pieces to copy from the source. Everything here is pure: opening files and
-//! moving bytes belongs to `store`.
+//! of a stage file: new header bytes, and pieces to copy from the source. [`BlockMap`] divides a file into the blocks
+//! in which it travels. Everything here is pure: opening files and moving bytes belongs to `store`.
 //!
 //! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Versions 2 and 3, little endian.
 
+mod blocks;
 mod cut;
 mod error;
 mod family;
@@ -22,6 +23,7 @@ mod types;
 mod value;
 mod write;
 
+pub use blocks::{BlockMap, Run};
 pub use cut::{CUT_FORMAT, CutError, Piece, StagePlan, cuttable, plan};
 pub use error::{Fault, GgufError};
 pub use family::{Family, families};
