@@ -1,8 +1,10 @@
-//! The mind of a ring: what a stage takes and refuses, what a coordinator does next, how a token is drawn.
+//! The mind of a swarm: who is there, who computes what, what a stage takes and refuses, what a coordinator does next, how
+//! a token is drawn.
 //!
 //! # Story
 //!
-//! A request runs through a ring: the coordinator's head, one or more remote stages, the coordinator's tail. Each
+//! A node knows the others by their ads, which [`members::Members`] holds against what was measured. A request runs
+//! through a ring: the coordinator's head, one or more remote stages, the coordinator's tail. Each
 //! remote node owns one [`stage::Stage`] a ring, the coordinator one [`session::Session`] a request. Both are pure
 //! machines: they are told what happened and when, and answer with effects, in the order in which these are to be
 //! carried out. They do no input or output, read no clock and ask nobody for randomness, so the node and a simulated
@@ -16,7 +18,9 @@
 //!
 //! | module | what it decides |
 //! | --- | --- |
+//! | [`members`] | whose ads count, who is there, how fast everybody is, and why somebody is not used |
 //! | [`split`](mod@split) | which layers go to which stage under `--split N` |
+//! | [`plan`](mod@plan) | which nodes compute which layers, by measured speeds, delays and memory |
 //! | [`session`] | one request at its coordinator: from the prompt to the last token, or to an honest fault |
 //! | [`stage`] | one remote stage for many sessions: take, repeat, refuse, trim, forget |
 //! | [`frame`] | the shape that a frame of activations must have, and how rows are cut into frames |
@@ -28,6 +32,8 @@
 //! *Invariant:* nothing here grows without a named limit; maps are ordered, so that equal inputs give equal outputs.
 
 pub mod frame;
+pub mod members;
+pub mod plan;
 mod retained;
 pub mod sampler;
 pub mod session;
