@@ -23,7 +23,7 @@ const COMMON: &[&str] = &[
     "trie.cpp",
     "unicode.cpp",
 ];
-const SHIM: &[&str] = &["chat.cpp", "grammar.cpp", "standins.cpp"];
+const SHIM: &[&str] = &["chat.cpp", "grammar.cpp", "memory.cpp", "standins.cpp"];
 
 fn main() {
     let said = "cargo:rerun-if-changed=build.rs\ncargo:rerun-if-changed=shim\n";

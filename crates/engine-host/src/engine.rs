@@ -2,15 +2,15 @@
 
 use crate::draft::{Costs, DRAFT_TOKENS_MAX, Drafting, look_up};
 use crate::figures::Figures;
-use crate::llama::{Input, StepError, Wanted};
+use crate::llama::{Input, Reading, StepError, Wanted};
 use crate::parts::{Parts, SessionSlice};
 use crate::sandbox::{self, Sealed};
 use crate::schedule::{Pending, StepSize};
 use crate::steer::{Settled, Steers};
 use crate::threads::{Threads, Usage};
 use proto::host::{
-    Answer, Draw, Drawn, EmbedRows, FailCode, Failed, LoadSpec, Loaded, Logprobs, Output, Probable,
-    Role, Run, Steer,
+    Answer, Draw, Drawn, EmbedRows, FailCode, Failed, LoadSpec, Loaded, Logprobs, Memory, Output,
+    Probable, Role, Run, Steer,
 };
 use proto::host::{EMBED_TEXTS_MAX, Stats, Task};
 use proto::ids::SessionId;
@@ -72,7 +72,7 @@ impl Engine {
         let Sealed { sandbox, figures } = sandbox::seal(spec)?;
         let figures = Arc::new(figures);
         let threads = Threads::new(spec.threads, cores, figures.clone());
-        let parts = Parts::load(spec, threads.most())?;
+        let parts = Parts::load(spec, threads.most(), Reading::Mapped)?;
         let loaded = Loaded {
             sandbox,
             ..parts.loaded(spec)
@@ -91,6 +91,21 @@ impl Engine {
             rows: HashMap::new(),
         };
         Ok((engine, loaded))
+    }
+
+    /// Locks the process up and finds out what loading a specification would take.
+    pub(crate) fn estimate(spec: &LoadSpec) -> Result<Memory, Failed> {
+        // Models are counted, not mapped: a limit of address space has nothing to say about them.
+        let free = LoadSpec {
+            memory_bytes_max: None,
+            ..spec.clone()
+        };
+        let Sealed { figures, .. } = sandbox::seal(&free)?;
+        let parts = Parts::load(&free, 1, Reading::Counted)?;
+        Ok(Memory {
+            process_bytes: figures.resident_bytes(),
+            ..parts.memory()
+        })
     }
 
     /// How large the next step may be.
@@ -336,6 +351,10 @@ impl Engine {
         } else {
             self.stats.decode_rows += rows as u64;
             self.stats.decode_us += us;
+            if rows == 1 {
+                self.stats.alone_rows += 1;
+                self.stats.alone_us += us;
+            }
         }
     }
 
@@ -507,7 +526,11 @@ impl Engine {
                 outcomes[*at].0.head = values;
             }
         }
-        self.stats.decode_us += begun.elapsed().as_micros() as u64;
+        let us = begun.elapsed().as_micros() as u64;
+        self.stats.decode_us += us;
+        if let [_] = outcomes {
+            self.stats.alone_us += us;
+        }
     }
 }
 

@@ -3,13 +3,14 @@
 //! A session takes one sequence index in every part, so that head and tail of one request agree on it.
 
 use crate::adapters::{AdapterError, AdapterSet, Shelf};
+use crate::draft::DRAFT_TOKENS_MAX;
 use crate::extent::{Extent, ExtentError};
 use crate::llama::{
-    Context, ContextSpec, Embedder, Input, LoadError, Model, Pool, Slice, StepError, Wanted,
-    cpu_class,
+    Context, ContextSpec, Embedder, Input, LoadError, Model, Pool, Reading, Slice, StepError,
+    Wanted, cpu_class,
 };
 use crate::prefix::{Begin, Slots};
-use proto::host::{AdapterUse, LoadAdapter, LoadSpec, Loaded, Role, SESSIONS_MAX};
+use proto::host::{AdapterUse, LoadAdapter, LoadSpec, Loaded, Memory, Role, SESSIONS_MAX};
 use proto::ids::{SessionId, ShareScope};
 use proto::model::Numerics;
 use std::collections::HashMap;
@@ -124,12 +125,13 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Loads every part of a specification on a pool of `threads_max` threads.
+    /// Loads every part of a specification on a pool of `threads_max` threads; with weights that are only counted,
+    /// nothing can be computed.
     ///
     /// # Errors
     ///
     /// [`PartsError`].
-    pub fn load(spec: &LoadSpec, threads_max: u32) -> Result<Self, PartsError> {
+    pub fn load(spec: &LoadSpec, threads_max: u32, reading: Reading) -> Result<Self, PartsError> {
         if spec.parts.is_empty() {
             return Err(PartsError::Spec("no part is named"));
         }
@@ -140,21 +142,29 @@ impl Parts {
         let models = spec
             .parts
             .iter()
-            .map(|part| Model::load(&part.files).map(Arc::new))
+            .map(|part| Model::load(&part.files, reading).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         let extent = Extent::of(spec, models.iter().map(AsRef::as_ref))?;
         let (positions_max, sessions_max) = (extent.positions, extent.sessions);
         let step_rows_max = spec.step_rows_max.clamp(1, STEP_ROWS_MAX);
         let mut parts = Vec::new();
         for (part, model) in spec.parts.iter().zip(models) {
+            let activations_out = matches!(part.role, Role::Head | Role::Middle);
+            let outputs_max = match reading {
+                Reading::Counted if !activations_out => {
+                    sessions_max * (1 + DRAFT_TOKENS_MAX as u32)
+                }
+                _ => 0,
+            };
             let context_spec = ContextSpec {
                 numerics: spec.numerics,
                 positions_max,
                 sequences: sessions_max,
                 step_rows_max,
-                activations_out: matches!(part.role, Role::Head | Role::Middle),
+                activations_out,
                 kv: spec.kv,
                 rope_scale: extent.rope_scale,
+                outputs_max,
             };
             let context = Context::new(model, pool.clone(), context_spec).map_err(|why| {
                 PartsError::Context {
@@ -182,6 +192,23 @@ impl Parts {
             embedder: None,
             shelf: Shelf::new(spec.adapters_dir.as_ref()),
             worn: HashMap::new(),
+        })
+    }
+
+    /// Memory of weights, caches and steps; the process itself is not in it.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        let none = Memory {
+            positions_max: self.positions_max,
+            sessions_max: self.sessions_max,
+            ..Memory::default()
+        };
+        let parts = self.parts.iter().map(|part| part.context.memory());
+        parts.fold(none, |sum, part| Memory {
+            weights_bytes: sum.weights_bytes.saturating_add(part.weights_bytes),
+            cache_bytes: sum.cache_bytes.saturating_add(part.cache_bytes),
+            compute_bytes: sum.compute_bytes.saturating_add(part.compute_bytes),
+            ..sum
         })
     }
 

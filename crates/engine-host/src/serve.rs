@@ -223,6 +223,7 @@ impl Host {
     ) -> io::Result<()> {
         let answer = match task {
             Task::Load(spec) => self.load(&spec),
+            Task::Estimate(spec) => self.estimate(&spec),
             Task::Run(run) => return self.queue(id, run, &payload),
             Task::Embed(texts) => return self.queue_embedding(id, texts),
             Task::EmbedRows(rows) => return self.queue_rows(id, rows, &payload),
@@ -265,6 +266,13 @@ impl Host {
         Inbox::open(&self.inbox, desk);
         self.engine = Some(engine);
         Ok(Answer::Loaded(Box::new(loaded)))
+    }
+
+    fn estimate(&self, spec: &LoadSpec) -> Result<Answer, Failed> {
+        if self.engine.is_some() {
+            return Err(bad_call("a model is loaded; estimate in another process"));
+        }
+        Engine::estimate(spec).map(Answer::Memory)
     }
 
     fn queue(&mut self, id: u64, mut run: Run, payload: &[u8]) -> io::Result<()> {

@@ -5,8 +5,8 @@ use crate::outbox::{CALLS_WAITING_MAX, DROPS_WAITING_MAX, Outbox};
 use bytes::Bytes;
 use proto::codec;
 use proto::host::{
-    Answer, Call, EmbedRows, LoadAdapter, LoadSpec, Loaded, Output, Prompt, ReadReply, Reply, Run,
-    Stats, Steer, Task, Tokenize, Trim,
+    Answer, Call, EmbedRows, LoadAdapter, LoadSpec, Loaded, Memory, Output, Prompt, ReadReply,
+    Reply, Run, Stats, Steer, Task, Tokenize, Trim,
 };
 use proto::ids::SessionId;
 use proto::packet::{self, PAYLOAD_BYTES_MAX, PREFIX_BYTES, Prefix};
@@ -128,6 +128,14 @@ impl Host {
     pub(crate) async fn load(&self, spec: LoadSpec) -> Result<(), EngineError> {
         match self.ask(Task::Load(spec)).await? {
             Answer::Loaded(loaded) => self.loaded.set(*loaded).map_err(|_| EngineError::OutOfTurn),
+            _ => Err(EngineError::OutOfTurn),
+        }
+    }
+
+    /// What loading would take; instead of loading.
+    pub(crate) async fn estimate(&self, spec: LoadSpec) -> Result<Memory, EngineError> {
+        match self.ask(Task::Estimate(spec)).await? {
+            Answer::Memory(memory) => Ok(memory),
             _ => Err(EngineError::OutOfTurn),
         }
     }

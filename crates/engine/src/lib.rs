@@ -26,7 +26,7 @@ mod ward;
 
 pub use host::{Answers, Host};
 pub use process::Launch;
-pub use supervise::{State, Supervisor};
+pub use supervise::{State, Supervisor, estimate};
 pub use ward::{DEATHS_MAX, DEATHS_WINDOW_S, Keep, Patient, Ward, why};
 
 use proto::host::Failed;

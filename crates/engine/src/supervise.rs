@@ -3,7 +3,7 @@
 use crate::process::{self, Launch};
 use crate::ward::Patient;
 use crate::{EngineError, Host};
-use proto::host::{Failed, LoadSpec};
+use proto::host::{Failed, LoadSpec, Memory};
 use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -135,6 +135,32 @@ async fn keep_alive(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
         publish.send_replace(State::Starting);
+    }
+}
+
+/// What loading a specification would take, as an engine-host of its own finds out without reading a weight. The files
+/// named need no more than their headers.
+///
+/// # Errors
+///
+/// [`EngineError`] when the files cannot be used, or the process died over them.
+pub async fn estimate(launch: &Launch, spec: LoadSpec) -> Result<Memory, EngineError> {
+    let started = process::start(launch).await;
+    let (mut child, pipe) = started
+        .map_err(|error| EngineError::Down(format!("its process cannot be started: {error}")))?;
+    let words = child
+        .stderr
+        .take()
+        .map(|stderr| tokio::spawn(last_words(stderr)));
+    let (host, serve) = Host::over(pipe);
+    let _bury = Bury(host.clone());
+    let answered = tokio::select! {
+        answered = host.estimate(spec) => Some(answered),
+        _ = serve => None,
+    };
+    match answered {
+        Some(answered) => answered,
+        None => Err(EngineError::Died(explain(&mut child, words).await.1)),
     }
 }
 

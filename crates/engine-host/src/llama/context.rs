@@ -27,6 +27,9 @@ pub struct ContextSpec {
     pub kv: KvType,
     /// How far positions are stretched; 1 leaves them as the model was trained.
     pub rope_scale: f32,
+    /// Rows of one step whose logits are wanted, at most, where memory is only counted; 0 is all of them. llama.cpp
+    /// reserves addresses for all, but only those that are written become memory.
+    pub outputs_max: u32,
 }
 
 /// What a slice's rows are computed from.
@@ -192,6 +195,7 @@ impl Context {
         params.n_seq_max = spec.sequences;
         params.n_batch = spec.step_rows_max;
         params.n_ubatch = spec.step_rows_max;
+        params.n_outputs_max = spec.outputs_max;
         params.no_perf = true;
         // Caches must be cut back to any length; a sliding-window cache of minimal size could not be.
         params.swa_full = true;
@@ -236,6 +240,10 @@ impl Context {
         // llama.cpp points to them: the old ones are let go only after it has forgotten them.
         unsafe { sys::llama_set_adapters_lora(self.raw.as_ptr(), first, adapters.len(), scale) };
         self.adapters = adapters.to_vec();
+    }
+
+    pub(super) fn raw(&self) -> *const sys::llama_context {
+        self.raw.as_ptr()
     }
 
     /// The type of cache entries, in ggml's words.

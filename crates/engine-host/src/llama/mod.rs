@@ -7,6 +7,7 @@
 mod adapter;
 mod context;
 mod embedder;
+mod memory;
 mod model;
 mod pauses;
 mod pool;
@@ -14,7 +15,7 @@ mod pool;
 pub use adapter::Adapter;
 pub use context::{Context, ContextSpec, Input, Slice, StepError, Wanted};
 pub use embedder::Embedder;
-pub use model::{LoadError, Model, TextError};
+pub use model::{LoadError, Model, Reading, TextError};
 pub use pauses::look_around;
 pub use pool::Pool;
 

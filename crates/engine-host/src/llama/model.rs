@@ -26,6 +26,15 @@ pub enum TextError {
     TooLong,
 }
 
+/// What becomes of the weights in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// They are mapped, to compute with.
+    Mapped,
+    /// Their memory is counted, and nothing is read or reserved.
+    Counted,
+}
+
 /// A model in memory (mapped from its file).
 #[derive(Debug)]
 pub struct Model {
@@ -44,7 +53,7 @@ impl Model {
     /// # Errors
     ///
     /// [`LoadError`] with llama.cpp's own words.
-    pub fn load(files: &[String]) -> Result<Self, LoadError> {
+    pub fn load(files: &[String], reading: Reading) -> Result<Self, LoadError> {
         start();
         let name = files.first().cloned().unwrap_or_default();
         let fault = |why: String| LoadError {
@@ -62,6 +71,10 @@ impl Model {
         let raw = unsafe {
             let mut params = sys::llama_model_default_params();
             params.n_gpu_layers = 0;
+            if reading == Reading::Counted {
+                params.no_alloc = true;
+                params.load_mode = sys::LLAMA_LOAD_MODE_NONE;
+            }
             match pointers.as_mut_slice() {
                 [] => return Err(fault("no file was named".into())),
                 [one] => sys::llama_model_load_from_file(*one, params),

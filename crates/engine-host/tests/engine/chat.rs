@@ -1,7 +1,7 @@
 //! Conversations to prompts and replies to messages, with the starter's vocabulary and several templates.
 
 use engine_host::chat::{Chat, ChatError, GbnfGrammar, Message};
-use engine_host::llama::Model;
+use engine_host::llama::{Model, Reading};
 use proto::host::{Grammar, Prompt, ReadReply};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const STRICT: &str = concat!(
 
 fn model() -> Arc<Model> {
     let file = specimen::starter().display().to_string();
-    Arc::new(Model::load(&[file]).unwrap())
+    Arc::new(Model::load(&[file], Reading::Mapped).unwrap())
 }
 
 fn chat(source: Option<&str>) -> (Arc<Model>, Chat) {

@@ -2,7 +2,7 @@
 
 use crate::support::{POSITIONS, run, session, spec, tokens};
 use engine_host::extent::ExtentError;
-use engine_host::llama::Input;
+use engine_host::llama::{Input, Reading};
 use engine_host::parts::{Parts, PartsError, SessionError};
 use proto::host::{KvType, LoadSpec, Role};
 use proto::model::Numerics;
@@ -31,7 +31,7 @@ fn load(change: impl FnOnce(&mut LoadSpec)) -> Result<Parts, PartsError> {
     let (_dir, path) = specimen();
     let mut spec = spec(Role::Whole, &path, Numerics::Throughput, 1);
     change(&mut spec);
-    Parts::load(&spec, 1)
+    Parts::load(&spec, 1, Reading::Mapped)
 }
 
 fn refused(change: impl FnOnce(&mut LoadSpec)) -> ExtentError {

@@ -1,13 +1,13 @@
 //! Grammars in llama.cpp's notation, on the starter's vocabulary.
 
 use engine_host::chat::GbnfGrammar;
-use engine_host::llama::Model;
+use engine_host::llama::{Model, Reading};
 use proto::host::Gbnf;
 use std::sync::Arc;
 
 fn model() -> Arc<Model> {
     let file = specimen::starter().display().to_string();
-    Arc::new(Model::load(&[file]).unwrap())
+    Arc::new(Model::load(&[file], Reading::Mapped).unwrap())
 }
 
 fn gbnf(rules: &str) -> Gbnf {

@@ -1,6 +1,6 @@
 //! Loading models and stages, and running rows through them.
 
-use engine_host::llama::{Input, Wanted};
+use engine_host::llama::{Input, Reading, Wanted};
 use engine_host::parts::{Parts, SessionSlice};
 use proto::gguf::{Header, Piece, plan};
 use proto::host::{LoadSpec, Part, Role};
@@ -32,7 +32,7 @@ pub(crate) fn spec(role: Role, path: &Path, numerics: Numerics, threads: u32) ->
 /// Loads one part from one file.
 pub(crate) fn load(role: Role, path: &Path, numerics: Numerics, threads: u32) -> Parts {
     let spec = spec(role, path, numerics, threads);
-    let mut parts = Parts::load(&spec, threads).unwrap_or_else(|e| panic!("{e}"));
+    let mut parts = Parts::load(&spec, threads, Reading::Mapped).unwrap_or_else(|e| panic!("{e}"));
     parts.set_threads(threads);
     parts
 }

@@ -5,7 +5,7 @@
 //! difference.
 
 use engine_host::chat::Chat;
-use engine_host::llama::Model;
+use engine_host::llama::{Model, Reading};
 use proto::ids::Hash;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -95,7 +95,7 @@ fn templates_give_what_they_gave() {
     paths.retain(|path| path.extension().is_some_and(|kind| kind == "jinja"));
     paths.sort();
     let file = specimen::starter().display().to_string();
-    let model = Arc::new(Model::load(&[file]).unwrap());
+    let model = Arc::new(Model::load(&[file], Reading::Mapped).unwrap());
     let now: String = paths.iter().map(|path| line(&model, path) + "\n").collect();
     let kept = specimen::crate_dir().join("tests/engine/templates.txt");
     if std::env::var_os(WRITE).is_some() {
