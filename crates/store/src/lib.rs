@@ -17,6 +17,7 @@
 //!
 //! Only bytes that were verified in full get a final name, so whatever dies midway leaves at most a staging folder.
 //! There, a finished wheel or a cut download stays and is resumed; everything else is swept at the next start.
+//! [`blocks`] holds parts of models under their content, fetched from peers, and serves what is here to them.
 //! Files of other data directories (the user's default store) can be shared read-only.
 //!
 //! Who owns what: every call works in the task of its caller; hashing, copying and unpacking run on tokio's blocking
@@ -26,6 +27,7 @@
 //! *Invariants:* no file is overwritten because it could not be read. No error is a bare number: each names its file,
 //! its cause and the next step. Secrets are in no message and no `Debug`.
 
+pub mod blocks;
 pub mod catalogue;
 pub mod data_dir;
 pub mod keys;

@@ -1,6 +1,7 @@
 //! Stage files: a part of a model's layers as a GGUF file of its own, cut once and kept.
 //!
-//! The recipe comes from [`proto::gguf::plan`]; here bytes move. A stage is composed into a new file beside its place,
+//! The recipe comes from [`proto::gguf::plan`]; here bytes move, from the model's whole file or from blocks of it
+//! ([`crate::blocks`]), to the same end. A stage is composed into a new file beside its place,
 //! synced, and only then gets its name, which says what it is: model, role, layers, format of the cut. Behind the last
 //! tensor stands a footer with the BLAKE3 of everything before it; the engine does not read that far. A file that is
 //! there is used again after a cheap look (length, header, footer); [`Stages::verify`] reads all of it.
@@ -8,6 +9,7 @@
 //! One composition runs at a time in a directory, whichever process asks: a lock file sees to that.
 
 use crate::blocking::{Stop, blocking};
+use crate::blocks::{BlocksError, ModelBlocks};
 use crate::durable::{
     DiskFull, FileError, NEW_SUFFIX, PRIVATE, create_dir, new_path, publish, remove_file,
 };
@@ -19,6 +21,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What the footer begins with; the 32 bytes of the hash follow.
@@ -31,6 +34,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 const HOLE_BYTES_MIN: u64 = 64 << 10;
 /// How often a caller looks whether another composition is done.
 const LOCK_POLL: Duration = Duration::from_millis(50);
+/// The end of the names of hollow files.
+const HOLLOW_SUFFIX: &str = ".hollow";
 /// The name of the lock file.
 const LOCK_NAME: &str = "lock";
 
@@ -54,6 +59,9 @@ pub enum StageError {
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A block that the stage is composed from cannot be had.
+    #[error(transparent)]
+    Blocks(#[from] BlocksError),
     /// The model's file ended early: somebody changed it meanwhile.
     #[error("{} became shorter while it was read; check it with `myzel model verify`", path.display())]
     SourceChanged {
@@ -69,6 +77,18 @@ pub enum StageError {
     /// Nobody waits for the result any more.
     #[error("the cut was cancelled")]
     Cancelled,
+}
+
+/// The header of a stage's file, with a hole where its tensors would be; removed when dropped.
+#[derive(Debug)]
+pub struct Hollow(Unfinished);
+
+impl Hollow {
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.0
+    }
 }
 
 /// A directory of stage files.
@@ -94,15 +114,19 @@ impl StageRequest {
     /// The name of the stage's file.
     #[must_use]
     pub fn file_name(&self) -> String {
-        let role = match self.role {
-            Role::Whole => "whole",
-            Role::Head => "head",
-            Role::Middle => "middle",
-            Role::Tail => "tail",
-        };
-        let LayerRange { first, end } = self.layers;
-        format!("{}-{role}-{first}-{end}-v{CUT_FORMAT}.gguf", self.model)
+        file_name(self.model, self.role, self.layers)
     }
+}
+
+fn file_name(model: Hash, role: Role, layers: LayerRange) -> String {
+    let role = match role {
+        Role::Whole => "whole",
+        Role::Head => "head",
+        Role::Middle => "middle",
+        Role::Tail => "tail",
+    };
+    let LayerRange { first, end } = layers;
+    format!("{model}-{role}-{first}-{end}-v{CUT_FORMAT}.gguf")
 }
 
 impl Stages {
@@ -113,9 +137,41 @@ impl Stages {
     /// [`FileError`] when the directory cannot be created.
     pub fn open(dir: &Path) -> Result<Self, FileError> {
         create_dir(dir)?;
+        remove_ending(dir, HOLLOW_SUFFIX)?;
         Ok(Self {
             dir: dir.to_owned(),
         })
+    }
+
+    /// A stage as far as an engine must know it to say how much memory it takes. Hardly any of the disk is used.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError`].
+    pub async fn hollow(&self, request: StageRequest) -> Result<Hollow, StageError> {
+        let stages = self.clone();
+        blocking(move |_| stages.hollow_blocking(&request)).await
+    }
+
+    fn hollow_blocking(&self, request: &StageRequest) -> Result<Hollow, StageError> {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let (_, header) = open_source(&request.source)?;
+        let plan = plan(&header, request.role, request.layers)?;
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}.{number}{HOLLOW_SUFFIX}", request.file_name());
+        let hollow = Hollow(Unfinished(self.dir.join(name)));
+        let path = hollow.path();
+        let mut options = OpenOptions::new();
+        let file = options
+            .write(true)
+            .create_new(true)
+            .mode(PRIVATE)
+            .open(path);
+        let mut file = file.map_err(FileError::of("create", path))?;
+        file.write_all(&plan.header)
+            .and_then(|()| file.set_len(plan.bytes))
+            .map_err(FileError::of("write", path))?;
+        Ok(hollow)
     }
 
     /// The path of a stage's file; composes the file if it is not there. Dropping the future stops the work.
@@ -126,6 +182,27 @@ impl Stages {
     pub async fn get(&self, request: StageRequest) -> Result<PathBuf, StageError> {
         let stages = self.clone();
         blocking(move |stop| stages.get_blocking(&request, stop)).await
+    }
+
+    /// The path of a stage's file, composed from a model's blocks if it is not there. The same file as [`Self::get`]
+    /// makes of the whole model. Dropping the future stops the work.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError`], [`BlocksError::Missing`] among them; no partial file is left behind.
+    pub async fn get_from_blocks(
+        &self,
+        model: ModelBlocks,
+        role: Role,
+        layers: LayerRange,
+    ) -> Result<PathBuf, StageError> {
+        let stages = self.clone();
+        blocking(move |stop| {
+            let plan = plan(model.header(), role, layers)?;
+            let name = file_name(model.contents().root, role, layers);
+            stages.ensure(&Source::Blocks(Box::new(model)), &plan, &name, stop)
+        })
+        .await
     }
 
     /// Reads a whole stage file and compares it with the hash in its footer. Blocks.
@@ -158,25 +235,35 @@ impl Stages {
     }
 
     fn get_blocking(&self, request: &StageRequest, stop: &Stop) -> Result<PathBuf, StageError> {
-        let source = open_source(&request.source)?;
-        let plan = plan(&source.header, request.role, request.layers)?;
-        let path = self.dir.join(request.file_name());
-        if is_usable(&path, &plan)? {
+        let (source, header) = open_source(&request.source)?;
+        let plan = plan(&header, request.role, request.layers)?;
+        self.ensure(&source, &plan, &request.file_name(), stop)
+    }
+
+    fn ensure(
+        &self,
+        source: &Source,
+        plan: &StagePlan,
+        name: &str,
+        stop: &Stop,
+    ) -> Result<PathBuf, StageError> {
+        let path = self.dir.join(name);
+        if is_usable(&path, plan)? {
             return Ok(path);
         }
         let _alone = self.lock(stop)?;
         // Whoever held the lock may have composed this very stage, or died composing it.
-        if !is_usable(&path, &plan)? {
+        if !is_usable(&path, plan)? {
             remove_file(&path)?;
             self.sweep()?;
-            self.compose(&source, &plan, &path, stop)?;
+            self.compose(source, plan, &path, stop)?;
         }
         Ok(path)
     }
 
     fn compose(
         &self,
-        source: &Source<'_>,
+        source: &Source,
         plan: &StagePlan,
         path: &Path,
         stop: &Stop,
@@ -235,17 +322,23 @@ impl Stages {
 
     /// Removes what compositions of dead processes left; the lock keeps the living out.
     fn sweep(&self) -> Result<(), FileError> {
-        let entries = fs::read_dir(&self.dir).map_err(FileError::of("list", &self.dir))?;
-        for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().ends_with(NEW_SUFFIX) {
-                remove_file(&entry.path())?;
-            }
-        }
-        Ok(())
+        remove_ending(&self.dir, NEW_SUFFIX)
     }
 }
 
+/// Removes the files whose names end so.
+fn remove_ending(dir: &Path, suffix: &str) -> Result<(), FileError> {
+    let entries = fs::read_dir(dir).map_err(FileError::of("list", dir))?;
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().ends_with(suffix) {
+            remove_file(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// A file that is removed again unless it was published.
+#[derive(Debug)]
 struct Unfinished(PathBuf);
 
 impl Drop for Unfinished {
@@ -257,13 +350,31 @@ impl Drop for Unfinished {
     }
 }
 
-struct Source<'a> {
-    path: &'a Path,
-    file: File,
-    header: Header,
+/// What a stage is composed from.
+enum Source {
+    /// A model's whole file.
+    File(PathBuf, File),
+    /// Its blocks, as far as they are here.
+    Blocks(Box<ModelBlocks>),
 }
 
-fn open_source(path: &Path) -> Result<Source<'_>, StageError> {
+impl Source {
+    fn read_exact_at(&self, part: &mut [u8], at: u64) -> Result<(), StageError> {
+        let (read, path) = match self {
+            Self::File(path, file) => (file.read_exact_at(part, at), path.clone()),
+            Self::Blocks(model) => {
+                let name = format!("a block of the model {}", model.contents().root);
+                (model.read_exact_at(part, at)?, PathBuf::from(name))
+            }
+        };
+        read.map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => StageError::SourceChanged { path },
+            _ => FileError::of("read", &path)(error).into(),
+        })
+    }
+}
+
+fn open_source(path: &Path) -> Result<(Source, Header), StageError> {
     let file = File::open(path).map_err(FileError::of("open", path))?;
     let bytes = length_of(&file, path)?;
     let header =
@@ -271,7 +382,7 @@ fn open_source(path: &Path) -> Result<Source<'_>, StageError> {
             path: path.to_owned(),
             source,
         })?;
-    Ok(Source { path, file, header })
+    Ok((Source::File(path.to_owned(), file), header))
 }
 
 fn length_of(file: &File, path: &Path) -> Result<u64, FileError> {
@@ -324,7 +435,7 @@ struct Composer<'a, W> {
 impl<W: Write + Seek> Composer<'_, W> {
     fn run(
         &mut self,
-        source: &Source<'_>,
+        source: &Source,
         plan: &StagePlan,
         full_or: impl Fn(io::Error) -> StageError,
     ) -> Result<(), StageError> {
@@ -346,7 +457,7 @@ impl<W: Write + Seek> Composer<'_, W> {
 
     fn copy(
         &mut self,
-        source: &Source<'_>,
+        source: &Source,
         offset: u64,
         bytes: u64,
         full_or: impl Fn(io::Error) -> StageError,
@@ -358,15 +469,7 @@ impl<W: Write + Seek> Composer<'_, W> {
                 return Err(StageError::Cancelled);
             }
             let part = &mut buffer[..chunk(bytes - done)];
-            source
-                .file
-                .read_exact_at(part, offset + done)
-                .map_err(|error| match error.kind() {
-                    ErrorKind::UnexpectedEof => StageError::SourceChanged {
-                        path: source.path.to_owned(),
-                    },
-                    _ => FileError::of("read", source.path)(error).into(),
-                })?;
+            source.read_exact_at(part, offset + done)?;
             done += part.len() as u64;
             self.literal(part).map_err(&full_or)?;
         }

@@ -1,10 +1,11 @@
 //! What can go wrong with models, one type per operation.
 
+use crate::blocks::BlocksError;
 use crate::durable::{DiskFull, FileError, parent};
 use crate::intake::WriteError;
 use crate::sources::{FetchError, Mismatch};
 use proto::gguf::GgufError;
-use proto::ids::Hash;
+use proto::ids::{Hash, NodeId};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -161,6 +162,20 @@ pub enum PullError {
         name: String,
         /// Each source and why it did not deliver.
         tried: Vec<(String, FetchError)>,
+    },
+    /// The blocks of a model cannot be read.
+    #[error(transparent)]
+    Blocks(#[from] BlocksError),
+    /// The blocks that a manifest names, each as it should be, are not the model together.
+    #[error(
+        "the blocks that the node {} names are not {name}; nothing was stored; do not believe that node's manifests",
+        maker.short()
+    )]
+    FalseManifest {
+        /// The model.
+        name: String,
+        /// Who made the manifest.
+        maker: NodeId,
     },
     /// A file could not be read or written.
     #[error(transparent)]

@@ -10,6 +10,7 @@
 //!
 //! Other stores (`shared`) are read and never written: several nodes of one user then keep one copy of a file.
 
+mod adopt;
 mod error;
 mod pull;
 mod record;

@@ -225,7 +225,7 @@ impl Models {
     }
 
     /// Gives a verified file its final name, and ends its staging folder.
-    async fn admit(
+    pub(super) async fn admit(
         &self,
         staging: Arc<Staging>,
         file: PathBuf,
@@ -270,7 +270,7 @@ impl Models {
         Ok(true)
     }
 
-    fn claim(&self, key: Hash, name: &str) -> Result<Arc<Staging>, PullError> {
+    pub(super) fn claim(&self, key: Hash, name: &str) -> Result<Arc<Staging>, PullError> {
         match Staging::claim(&self.config.dir, key) {
             Ok(staging) => Ok(Arc::new(staging)),
             Err(ClaimError::Busy) => Err(PullError::Busy {
@@ -281,7 +281,7 @@ impl Models {
     }
 
     /// Refuses a name that another file of our own store has: one of which `same` is false.
-    fn refuse_taken(
+    pub(super) fn refuse_taken(
         &self,
         name: &str,
         same: impl Fn(&ModelRecord) -> bool,
@@ -345,7 +345,7 @@ impl Models {
     }
 }
 
-fn record_of(
+pub(super) fn record_of(
     name: String,
     licence: Option<String>,
     source: String,

