@@ -23,10 +23,23 @@ pub trait Admission: Send + Sync + 'static {
     fn admit(&self, peer: NodeId, hello: &Hello, now_s: u64) -> Verdict;
 }
 
-/// Counts one use of a genuine ticket for a newcomer; false when it was used as often as it may be.
+/// What came of counting a use of a ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spent {
+    /// It may be used, and this use is counted.
+    Counted,
+    /// It was used as often as it may be.
+    UsedUp,
+    /// Its introducer took it back.
+    Revoked,
+    /// Nobody can tell: the disk failed.
+    Unknown,
+}
+
+/// Counts one use of a genuine ticket for a newcomer.
 ///
 /// The same newcomer with the same ticket is one use: it may have crashed before it could keep its proof.
-pub type Spend = dyn Fn(&Ticket, NodeId) -> bool + Send + Sync;
+pub type Spend = dyn Fn(&Ticket, NodeId) -> Spent + Send + Sync;
 
 /// The standard policy: members of the commons come in, and newcomers with a ticket that this node issued.
 pub struct Doorkeeper {
@@ -51,7 +64,7 @@ impl Doorkeeper {
         key: NodeKey,
         commons: CommonsId,
         membership: Membership,
-        spend: impl Fn(&Ticket, NodeId) -> bool + Send + Sync + 'static,
+        spend: impl Fn(&Ticket, NodeId) -> Spent + Send + Sync + 'static,
     ) -> Self {
         Self {
             key,
@@ -81,10 +94,11 @@ impl Doorkeeper {
         let yours = identity::extend(&self.membership, &self.key, self.commons, peer, now_s)
             .map_err(|_| JoinRefusal::ChainFull)?;
         // Counted last, so that a use is spent only on somebody who comes in.
-        if (self.spend)(ticket, peer) {
-            Ok(yours)
-        } else {
-            Err(JoinRefusal::UsedUp)
+        match (self.spend)(ticket, peer) {
+            Spent::Counted => Ok(yours),
+            Spent::UsedUp => Err(JoinRefusal::UsedUp),
+            Spent::Revoked => Err(JoinRefusal::Revoked),
+            Spent::Unknown => Err(JoinRefusal::Full),
         }
     }
 }

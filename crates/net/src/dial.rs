@@ -5,16 +5,16 @@ use crate::endpoint::{Core, Net, now_s};
 use crate::limits::DIAL_MS;
 use crate::packets::{self, PacketReader};
 use crate::transport;
+use crate::ways::{Places, Way};
 use identity::{Expected, MembershipFault, TicketFault, check_membership, check_ticket};
 use iroh::endpoint::{Connection, SendStream};
 use proto::close::CloseCode;
 use proto::codec::DecodeError;
 use proto::ids::{CommonsId, NodeId};
 use proto::member::{ALPN_LINK, Hello, JoinRefusal, Member, Membership, NAME_CHARS_MAX, Welcome};
-use proto::ring::PROTOCOL_VERSION;
+use proto::ring::{PROTOCOL_OLDEST, PROTOCOL_VERSION};
 use proto::ticket::Ticket;
 use std::error::Error;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A call that led to nothing.
@@ -57,6 +57,14 @@ pub enum DialError {
         /// What QUIC says.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Nobody answered, and the other ways led nowhere either.
+    #[error("{source}; it was not found {ways} either")]
+    NotFound {
+        /// What came of calling it where it was known to be.
+        source: Box<DialError>,
+        /// Where else was looked.
+        ways: String,
+    },
     /// The node answered, and turned us away.
     #[error("the node {} refused: {refusal}", peer.short())]
     Refused {
@@ -64,6 +72,15 @@ pub enum DialError {
         peer: NodeId,
         /// Why.
         refusal: JoinRefusal,
+    },
+    /// The node answered, and turned us away for a reason that a newer build knows.
+    #[error(
+        "the node {} refused for a reason that this build does not know; it is newer, so update myzel here",
+        peer.short()
+    )]
+    RefusedAnew {
+        /// Who refused.
+        peer: NodeId,
     },
     /// The node answered, and is not a member itself.
     #[error("the node {} answered but is not a member of the commons: {source}", peer.short())]
@@ -81,6 +98,16 @@ pub enum DialError {
         /// Why it ended.
         reason: EndReason,
     },
+}
+
+impl DialError {
+    /// Whether nobody of that name is there, so that looking elsewhere makes sense.
+    fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::NoAddress { .. } | Self::TimedOut { .. } | Self::Unreachable { .. }
+        )
+    }
 }
 
 /// Joining did not succeed.
@@ -124,16 +151,18 @@ impl Net {
     ///
     /// # Errors
     ///
-    /// [`JoinError`], after [`DIAL_MS`] when nobody answers.
+    /// [`JoinError`], after [`DIAL_MS`] when nobody answers and no other way is open.
     pub async fn join(&self, ticket: &Ticket, name: &str) -> Result<Joined, JoinError> {
         check_ticket(ticket, now_s(), Expected::default())?;
         let peer = ticket.introducer;
         if peer == self.core.id {
             return Err(JoinError::OwnTicket);
         }
-        let addrs = ticket.socket_addrs()?;
+        ticket.socket_addrs()?;
+        self.core.ways.open(&self.core, ticket.commons);
         let hello = hello(&self.core, name, None, Some(ticket.clone()));
-        let greeted = greet(&self.core, peer, &addrs, &hello, ticket.commons).await?;
+        let greeted = find(&self.core, peer, &ticket.into(), &hello, ticket.commons).await?;
+        tracing::info!(way = ?greeted.way, "joined");
         end::close(&greeted.connection, CloseCode::Done, "");
         let membership = greeted.yours.unwrap_or(Membership { chain: Vec::new() });
         check_membership(&membership, ticket.commons, self.core.id).map_err(|source| {
@@ -157,6 +186,7 @@ pub(crate) struct Greeted {
     pub(crate) reader: PacketReader,
     pub(crate) member: Member,
     pub(crate) yours: Option<Membership>,
+    pub(crate) way: Way,
 }
 
 /// What this node says first.
@@ -171,32 +201,109 @@ pub(crate) fn hello(
         member: this_member(core, name),
         membership,
         ticket,
+        oldest: Some(PROTOCOL_OLDEST),
     }
 }
 
 /// This node as others are to know it.
 pub(crate) fn this_member(core: &Core, name: &str) -> Member {
+    let home = core.ways.relays.home(&core.endpoint);
     Member {
         id: core.id,
         addrs: core.addrs().iter().map(ToString::to_string).collect(),
         name: name.chars().take(NAME_CHARS_MAX).collect(),
+        relays: home.map(|at| vec![at.to_string()]),
     }
 }
 
-/// Calls `peer`, says `hello`, and checks that who answers belongs to `commons`.
-pub(crate) async fn greet(
+/// Calls a member where it is known to be or was seen on the local network, then, now and then, where the DHT says.
+pub(crate) async fn reach(
     core: &Core,
     peer: NodeId,
-    addrs: &[SocketAddr],
+    known: &Places,
     hello: &Hello,
     commons: CommonsId,
 ) -> Result<Greeted, DialError> {
-    let call = Box::pin(greet_unbounded(core, peer, addrs, hello, commons));
+    let error = match greet_near(core, peer, known, hello, commons).await {
+        Err(error) if error.is_absence() => error,
+        decided => return decided,
+    };
+    let Some(found) = core.ways.in_dht(peer, false).await else {
+        return Err(error);
+    };
+    greet(core, peer, (known, &found), Way::Dht, hello, commons).await
+}
+
+/// Calls an introducer that a newcomer cannot do without: waits for the other ways where the known one leads nowhere.
+async fn find(
+    core: &Core,
+    peer: NodeId,
+    known: &Places,
+    hello: &Hello,
+    commons: CommonsId,
+) -> Result<Greeted, DialError> {
+    let error = match greet_near(core, peer, known, hello, commons).await {
+        Err(error) if error.is_absence() => error,
+        decided => return decided,
+    };
+    let ways = core.ways.names();
+    if ways.is_empty() {
+        return Err(error);
+    }
+    let meet =
+        async |way, found: Places| match greet(core, peer, (known, &found), way, hello, commons)
+            .await
+        {
+            Err(error) if error.is_absence() => None,
+            decided => Some(decided),
+        };
+    let decided = core.ways.search(peer, meet).await;
+    decided.unwrap_or_else(|| {
+        Err(DialError::NotFound {
+            source: Box::new(error),
+            ways: ways.join(" or "),
+        })
+    })
+}
+
+async fn greet_near(
+    core: &Core,
+    peer: NodeId,
+    known: &Places,
+    hello: &Hello,
+    commons: CommonsId,
+) -> Result<Greeted, DialError> {
+    let near = known.and(&core.ways.on_lan(peer));
+    match greet(core, peer, (known, &near), Way::Lan, hello, commons).await {
+        // Somebody with another key at one address ends the call to all of them. Anybody may announce an address on the
+        // local network, so the known ones are called once more without it.
+        Err(DialError::Unreachable { .. }) if near != *known => {
+            greet(core, peer, (known, known), Way::Known, hello, commons).await
+        }
+        decided => decided,
+    }
+}
+
+/// Calls `peer`, says `hello`, and checks that who answers belongs to `commons`. Those of its `places` that were not known
+/// came by the way `found`.
+async fn greet(
+    core: &Core,
+    peer: NodeId,
+    (known, places): (&Places, &Places),
+    found: Way,
+    hello: &Hello,
+    commons: CommonsId,
+) -> Result<Greeted, DialError> {
+    let call = Box::pin(greet_unbounded(core, peer, places, hello, commons));
     match tokio::time::timeout(Duration::from_millis(DIAL_MS), call).await {
-        Ok(outcome) => outcome,
+        Ok(Ok(greeted)) => Ok(Greeted {
+            way: known.way(&greeted.connection, found),
+            ..greeted
+        }),
+        Ok(Err(error)) => Err(error),
         Err(_) => Err(DialError::TimedOut {
             peer,
-            addrs: join_addrs(addrs),
+            addrs: places.to_string(),
         }),
     }
 }
@@ -204,11 +311,11 @@ pub(crate) async fn greet(
 async fn greet_unbounded(
     core: &Core,
     peer: NodeId,
-    addrs: &[SocketAddr],
+    places: &Places,
     hello: &Hello,
     commons: CommonsId,
 ) -> Result<Greeted, DialError> {
-    let connection = core.connect(peer, addrs, ALPN_LINK).await?;
+    let connection = core.connect(peer, places, ALPN_LINK).await?;
     let ended = |reason: EndReason| DialError::Ended { peer, reason };
     let (mut send, recv) = connection.open_bi().await.map_err(|e| ended(e.into()))?;
     packets::write_head(&mut send, hello)
@@ -222,7 +329,7 @@ async fn greet_unbounded(
     };
     let (member, yours) = check_welcome(welcome, peer, commons).inspect_err(|error| {
         let code = match error {
-            DialError::Refused { .. } => CloseCode::Done,
+            DialError::Refused { .. } | DialError::RefusedAnew { .. } => CloseCode::Done,
             _ => CloseCode::Refused,
         };
         end::close(&connection, code, "");
@@ -234,6 +341,7 @@ async fn greet_unbounded(
         reader,
         member,
         yours,
+        way: Way::Known,
     })
 }
 
@@ -245,9 +353,9 @@ fn check_welcome(
     if let Some(refusal) = welcome.refused {
         return Err(DialError::Refused { peer, refusal });
     }
-    let membership = welcome
-        .membership
-        .unwrap_or(Membership { chain: Vec::new() });
+    let Some(membership) = welcome.membership else {
+        return Err(DialError::RefusedAnew { peer });
+    };
     check_membership(&membership, commons, peer)
         .map_err(|source| DialError::Stranger { peer, source })?;
     let member = welcome
@@ -272,18 +380,7 @@ pub(crate) fn vet(member: &Member, id: Option<NodeId>) -> Result<(), String> {
     }
     member
         .socket_addrs()
+        .and_then(|_| member.relay_addrs())
         .map(drop)
         .map_err(|error| error.to_string())
-}
-
-/// Addresses for messages.
-pub(crate) fn join_addrs(addrs: &[SocketAddr]) -> String {
-    if addrs.is_empty() {
-        return "none".into();
-    }
-    addrs
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
 }

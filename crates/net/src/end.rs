@@ -28,6 +28,9 @@ pub enum EndReason {
         /// What came.
         detail: String,
     },
+    /// The other side said far more than a link is for.
+    #[error("it said too much, and went on when it was slowed down")]
+    Flooding,
     /// The other side called again; the newer link goes on.
     #[error("a newer link took its place")]
     Replaced,
@@ -114,6 +117,7 @@ impl EndReason {
             Self::Silent { .. } => CloseCode::Silent,
             Self::Malformed { .. } => CloseCode::Malformed,
             Self::Replaced => CloseCode::Replaced,
+            Self::Flooding => CloseCode::Flooding,
             Self::Here => CloseCode::ShuttingDown,
             _ => CloseCode::Done,
         }

@@ -1,13 +1,17 @@
 //! The endpoint: binding, its addresses, calls to others, and its end.
 
+use crate::blobs::ALPN_BLOBS;
 use crate::end::EndReason;
 use crate::limits::{ADDRS_MS, CLOSE_MS, DIAL_MS};
+use crate::open::Open;
 use crate::transport::{self, Congestion};
+use crate::ways::{Places, Ways, WaysConfig};
 use crate::{dial, end};
 use identity::NodeKey;
 use iroh::endpoint::{BindOpts, Connection, WeakConnectionHandle, presets};
-use iroh::{Endpoint, EndpointAddr, PublicKey, RelayMode, SecretKey, TransportAddr};
+use iroh::{Endpoint, EndpointAddr, NetReportConfig, PublicKey, RelayMap, RelayMode, SecretKey};
 use proto::ids::NodeId;
+use proto::manifest::ALPN_MODEL;
 use proto::member::{ALPN_HOP, ALPN_LINK};
 use proto::ticket::TICKET_ADDRS_MAX;
 use std::error::Error;
@@ -29,16 +33,19 @@ pub struct NetConfig {
     pub bind: Option<SocketAddr>,
     /// What decides how fast to send.
     pub congestion: Congestion,
+    /// Which ways to other members are open besides tickets and remembered addresses.
+    pub ways: WaysConfig,
 }
 
 impl NetConfig {
-    /// Every address of the machine, a free port, and the default congestion control.
+    /// Every address of the machine, a free port, the default congestion control, and no further way.
     #[must_use]
     pub fn new(key: NodeKey) -> Self {
         Self {
             key,
             bind: None,
             congestion: Congestion::default(),
+            ways: WaysConfig::default(),
         }
     }
 }
@@ -84,6 +91,9 @@ pub struct Net {
 pub(crate) struct Core {
     pub(crate) endpoint: Endpoint,
     pub(crate) id: NodeId,
+    pub(crate) key: NodeKey,
+    pub(crate) ways: Ways,
+    pub(crate) open: Open,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
     pub(crate) started: AtomicBool,
@@ -106,11 +116,19 @@ impl Net {
     ///
     /// [`BindError`], which names the address.
     pub async fn bind(config: NetConfig) -> Result<Self, BindError> {
+        let open = Open::default();
         let builder = Endpoint::builder(presets::Minimal)
             .secret_key(SecretKey::from_bytes(&config.key.to_bytes()))
-            .alpns(vec![ALPN_LINK.to_vec(), ALPN_HOP.to_vec()])
-            .relay_mode(RelayMode::Disabled)
+            .alpns(
+                [ALPN_LINK, ALPN_HOP, ALPN_MODEL, ALPN_BLOBS]
+                    .map(<[u8]>::to_vec)
+                    .into(),
+            )
+            // Relays come from members; none is known before.
+            .relay_mode(RelayMode::Custom(RelayMap::empty()))
+            .net_report_config(relay_probes())
             .clear_address_lookup()
+            .hooks(open.clone())
             .transport_config(transport::config(config.congestion));
         let endpoint = listen(builder, config.bind)
             .map_err(|source| BindError::Other {
@@ -124,6 +142,9 @@ impl Net {
         let core = Core {
             endpoint,
             id: config.key.id(),
+            key: config.key,
+            ways: Ways::new(config.ways),
+            open,
             stop: stop.clone(),
             tasks: TaskTracker::new(),
             started: AtomicBool::new(false),
@@ -197,14 +218,19 @@ impl Core {
         rank(addrs)
     }
 
-    /// Calls a node at the first of `addrs` that answers.
+    /// Calls a node at the first of `places` that answers.
     pub(crate) async fn connect(
         &self,
         peer: NodeId,
-        addrs: &[SocketAddr],
+        places: &Places,
         alpn: &[u8],
     ) -> Result<Connection, dial::DialError> {
-        let tried = reachable(addrs, &self.addrs());
+        let relays = &self.ways.relays;
+        relays.learn(&self.endpoint, &places.relays).await;
+        let tried = Places {
+            direct: reachable(&places.direct, &self.addrs()),
+            relays: relays.usable(&places.relays),
+        };
         let key = PublicKey::from_bytes(&peer.0).map_err(|source| dial::DialError::NotAKey {
             peer,
             source: Box::new(source),
@@ -212,21 +238,21 @@ impl Core {
         if tried.is_empty() {
             return Err(dial::DialError::NoAddress {
                 peer,
-                addrs: dial::join_addrs(addrs),
+                addrs: places.to_string(),
             });
         }
-        let target = EndpointAddr::from_parts(key, tried.iter().copied().map(TransportAddr::Ip));
+        let target = EndpointAddr::from_parts(key, tried.targets());
         let call = Box::pin(self.endpoint.connect(target, alpn));
         match tokio::time::timeout(Duration::from_millis(DIAL_MS), call).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(source)) => Err(dial::DialError::Unreachable {
                 peer,
-                addrs: dial::join_addrs(&tried),
+                addrs: tried.to_string(),
                 source: source.into(),
             }),
             Err(_) => Err(dial::DialError::TimedOut {
                 peer,
-                addrs: dial::join_addrs(&tried),
+                addrs: tried.to_string(),
             }),
         }
     }
@@ -266,6 +292,14 @@ impl Core {
             !ends
         });
     }
+}
+
+/// How iroh finds out which relay is nearest: by a plain question to each. Whether something between asks people to log in
+/// is not its business.
+fn relay_probes() -> NetReportConfig {
+    let mut config = NetReportConfig::default();
+    config.captive_portal_check = false;
+    config
 }
 
 /// The wall clock, in seconds since 1970 UTC.

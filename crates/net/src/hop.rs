@@ -11,6 +11,7 @@ use crate::limits::{HELLO_MS, HOP_WELCOME_MS, LINGER_MS};
 use crate::links::{AnswerFault, Greeting, Mesh, say_last};
 use crate::packets::{self, PacketReader};
 use crate::transport;
+use crate::ways::Places;
 use bytes::Bytes;
 use iroh::endpoint::{Connection, SendStream};
 use proto::close::CloseCode;
@@ -103,8 +104,9 @@ impl Net {
     /// [`HopError`], which names the peer.
     pub async fn dial_hop(&self, member: &Member, hello: &HopHello) -> Result<HopSender, HopError> {
         let peer = member.id;
-        let addrs = member.socket_addrs()?;
-        let connection = self.core.connect(peer, &addrs, ALPN_HOP).await?;
+        member.socket_addrs()?;
+        let places = Places::from(member).and(&self.core.ways.on_lan(peer));
+        let connection = self.core.connect(peer, &places, ALPN_HOP).await?;
         let wait = Duration::from_millis(HOP_WELCOME_MS);
         let (send, reader) = match tokio::time::timeout(wait, greet(&connection, peer, hello)).await
         {
@@ -315,7 +317,7 @@ async fn offer(
         connection,
         send,
         reader,
-        permit,
+        guest,
     } = greeting;
     let core = mesh.core.clone();
     let hop = IncomingHop {
@@ -327,7 +329,7 @@ async fn offer(
         slot,
         core,
     };
-    drop(permit);
+    drop(guest);
     let wait = Duration::from_millis(HELLO_MS);
     match mesh.hops.send_timeout(hop, wait).await {
         Ok(()) => Ok(()),

@@ -40,6 +40,8 @@ impl From<ReadError> for ReadFault {
 pub(crate) struct PacketReader {
     stream: RecvStream,
     buffer: BytesMut,
+    /// Bytes of all packets so far.
+    taken: u64,
 }
 
 impl PacketReader {
@@ -47,7 +49,13 @@ impl PacketReader {
         Self {
             stream,
             buffer: BytesMut::new(),
+            taken: 0,
         }
+    }
+
+    /// Bytes of all packets so far, with their prefixes.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// The next packet; `None` when the other side ended the stream behind a packet.
@@ -58,8 +66,12 @@ impl PacketReader {
         payload_bytes_max: usize,
     ) -> Result<Option<(T, Bytes)>, ReadFault> {
         loop {
+            let before = self.buffer.len();
             match take::<T>(&mut self.buffer, payload_bytes_max)? {
-                Step::Packet(head, payload) => return Ok(Some((head, payload))),
+                Step::Packet(head, payload) => {
+                    self.taken += (before - self.buffer.len()) as u64;
+                    return Ok(Some((head, payload)));
+                }
                 Step::Missing(bytes) => {
                     if !self.fill(bytes).await? {
                         return if self.buffer.is_empty() {

@@ -1,22 +1,25 @@
 //! Incoming connections: what a stranger may do, and how it becomes a peer.
 
-use super::Mesh;
 use super::live::{self, Wire};
 use super::table::{Place, Turn};
+use super::{Mesh, PeerState};
 use crate::admission::Verdict;
+use crate::door::{Guest, Host, Knock};
 use crate::end::{self, EndReason};
 use crate::endpoint::now_s;
 use crate::limits::{HELLO_MS, LINGER_MS};
 use crate::packets::{self, PacketReader, ReadFault};
-use crate::{dial, hop, transport};
-use iroh::endpoint::{Connection, Incoming, SendStream};
+use crate::ways::{Places, Way};
+use crate::{blobs, dial, hop, transport};
+use iroh::endpoint::{Connection, Incoming, IncomingAddr, SendStream};
 use proto::close::CloseCode;
 use proto::codec::Wire as Structure;
 use proto::ids::NodeId;
+use proto::manifest::ALPN_MODEL;
 use proto::member::{ALPN_HOP, Hello, JoinRefusal, Member, Membership, Welcome};
+use proto::ring::PROTOCOL_VERSION;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// A connection that led to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,8 @@ pub(crate) enum AnswerFault {
     Refused(JoinRefusal),
     #[error("the hop was turned away: {0}")]
     HopRefused(proto::ring::RefusalCode),
+    #[error("{0}")]
+    NotServed(blobs::Refusal),
 }
 
 impl From<EndReason> for AnswerFault {
@@ -47,13 +52,31 @@ pub(super) async fn accept_all(mesh: Arc<Mesh>) {
             incoming = mesh.core.endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { return };
-        // Beyond the limit, not even an answer is worth a packet: the caller will try again.
-        let Ok(permit) = mesh.strangers.clone().try_acquire_owned() else {
-            incoming.ignore();
-            continue;
-        };
-        mesh.core.tasks.spawn(run(mesh.clone(), incoming, permit));
+        if let Some((incoming, guest)) = open(&mesh, incoming) {
+            mesh.core.tasks.spawn(run(mesh.clone(), incoming, guest));
+        }
     }
+}
+
+/// Opens the door to a call, or leaves it closed.
+fn open(mesh: &Mesh, incoming: Incoming) -> Option<(Incoming, Guest)> {
+    let (host, shown) = match incoming.remote_addr() {
+        IncomingAddr::Ip(addr) => (Host::of(addr), incoming.remote_addr_validated()),
+        // A relay has asked its client for a proof of its key already.
+        _ => (Host::Relayed, true),
+    };
+    match mesh.door.knock(host, shown, Instant::now()) {
+        Knock::In(guest) => return Some((incoming, guest)),
+        // Not even an answer is worth a packet: the caller will try again by itself.
+        Knock::Crowded => incoming.ignore(),
+        Knock::TooFast => incoming.refuse(),
+        Knock::ShowYourself => {
+            if let Err(error) = incoming.retry() {
+                tracing::debug!(%error, "a caller is not asked for its address");
+            }
+        }
+    }
+    None
 }
 
 /// A member whose call is to become a link.
@@ -63,10 +86,10 @@ struct Admitted {
     place: Place,
 }
 
-async fn run(mesh: Arc<Mesh>, incoming: Incoming, permit: OwnedSemaphorePermit) {
+async fn run(mesh: Arc<Mesh>, incoming: Incoming, guest: Guest) {
     let outcome = tokio::select! {
         () = mesh.core.stop.cancelled() => return,
-        outcome = Box::pin(answer(&mesh, incoming, permit)) => outcome,
+        outcome = Box::pin(answer(&mesh, incoming, guest)) => outcome,
     };
     match outcome {
         Ok(Some(Admitted {
@@ -87,13 +110,13 @@ pub(crate) struct Greeting<T> {
     pub(crate) send: SendStream,
     pub(crate) reader: PacketReader,
     /// One of the places for strangers; given back when the peer has proven itself.
-    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) guest: Guest,
 }
 
 async fn answer(
     mesh: &Arc<Mesh>,
     incoming: Incoming,
-    permit: OwnedSemaphorePermit,
+    guest: Guest,
 ) -> Result<Option<Admitted>, AnswerFault> {
     let arrived = Instant::now();
     let deadline = tokio::time::Instant::now() + Duration::from_millis(HELLO_MS);
@@ -101,19 +124,27 @@ async fn answer(
         .await
         .map_err(|_| AnswerFault::TooSlow)?
         .map_err(|error| AnswerFault::Handshake(error.into()))?;
-    if connection.alpn() == ALPN_HOP {
-        let greeting = listen(connection, permit, deadline).await?;
-        hop::answer(mesh, greeting).await.map(|()| None)
-    } else {
-        let greeting = listen(connection, permit, deadline).await?;
-        answer_link(mesh, greeting, arrived).await
+    match connection.alpn() {
+        blobs::ALPN_BLOBS => blobs::answer(mesh, connection, guest).await.map(|()| None),
+        ALPN_HOP => {
+            let greeting = listen(connection, guest, deadline).await?;
+            hop::answer(mesh, greeting).await.map(|()| None)
+        }
+        ALPN_MODEL => {
+            let greeting = listen(connection, guest, deadline).await?;
+            blobs::answer_question(mesh, greeting).await.map(|()| None)
+        }
+        _ => {
+            let greeting = listen(connection, guest, deadline).await?;
+            answer_link(mesh, greeting, arrived).await
+        }
     }
 }
 
 /// Reads the first message on the first stream.
 async fn listen<T: Structure>(
     connection: Connection,
-    permit: OwnedSemaphorePermit,
+    guest: Guest,
     deadline: tokio::time::Instant,
 ) -> Result<Greeting<T>, AnswerFault> {
     let first = async {
@@ -130,7 +161,7 @@ async fn listen<T: Structure>(
             connection,
             send,
             reader,
-            permit,
+            guest,
         }),
         Ok(Err(reason)) => {
             end::close(&connection, reason.code(), &reason.to_string());
@@ -153,6 +184,9 @@ async fn answer_link(
         end::close(&greeting.connection, reason.code(), &reason.to_string());
         return Err(reason.into());
     }
+    if let Some(refusal) = at_once(&greeting) {
+        return refuse(greeting, refusal).await;
+    }
     match judge(mesh, &greeting).await {
         Verdict::Member => admit(mesh, greeting, arrived).await,
         Verdict::Newcomer(yours) => {
@@ -163,6 +197,16 @@ async fn answer_link(
         }
         Verdict::Refused(refusal) => refuse(greeting, refusal).await,
     }
+}
+
+/// Why a caller is turned away before its signatures are worth a look.
+fn at_once(greeting: &Greeting<Hello>) -> Option<JoinRefusal> {
+    let hello = &greeting.first;
+    if hello.oldest.is_some_and(|oldest| oldest > PROTOCOL_VERSION) {
+        return Some(JoinRefusal::TooNew);
+    }
+    let newcomer = hello.membership.is_none();
+    (newcomer && !greeting.guest.may_join(Instant::now())).then_some(JoinRefusal::TooMany)
 }
 
 /// Asks the policy, which may check signatures and write to disk, on a thread for such things.
@@ -187,26 +231,42 @@ async fn admit(
             return Ok(None);
         }
         Claim::Full => return refuse(greeting, JoinRefusal::Full).await,
+        Claim::Again => {
+            // Whoever calls anew has started anew or was cut off: its other connections are as dead as the link was. The
+            // new call goes with them, since iroh would keep the dead path (module `open`); the caller calls once more.
+            let reason = EndReason::Replaced;
+            mesh.core.end_hops(Some(greeting.peer), &reason);
+            mesh.core.open.end(greeting.peer, &reason);
+            end::close(&greeting.connection, reason.code(), "");
+            return Ok(None);
+        }
+        Claim::Barred => {
+            end::close(&greeting.connection, CloseCode::Flooding, "wait a minute");
+            return Ok(None);
+        }
     };
     let Greeting {
         first,
         connection,
         mut send,
         reader,
-        permit,
+        guest,
         ..
     } = greeting;
-    drop(permit);
+    drop(guest);
     transport::trust(&connection);
     if let Err(error) = packets::write_head(&mut send, &welcome(mesh, None)).await {
         let reason = EndReason::from(error);
         mesh.table().release(&place, reason.to_string());
         return Err(reason.into());
     }
+    // Whoever calls is where no other address is known to be.
+    let way = Places::default().way(&connection, Way::Theirs);
     let wire = Wire {
         connection,
         send,
         reader,
+        way,
     };
     Ok(Some(Admitted {
         wire,
@@ -218,17 +278,30 @@ async fn admit(
 enum Claim {
     Place(Place),
     Duplicate,
+    Barred,
+    /// A dead link was in its place.
+    Again,
     Full,
 }
 
 /// Waits for the turn of a member's call.
 async fn claim(mesh: &Mesh, peer: NodeId, arrived: Instant) -> Claim {
+    let mut replaces = false;
     loop {
         let turn = mesh.table().claim_for_their_call(peer, arrived);
         match turn {
+            Turn::Taken(place) if replaces => {
+                mesh.table()
+                    .release(&place, EndReason::Replaced.to_string());
+                return Claim::Again;
+            }
             Turn::Taken(place) => return Claim::Place(place),
-            Turn::Wait(mut phase, state) => drop(phase.wait_for(|now| *now != state).await),
+            Turn::Wait(mut phase, state) => {
+                replaces |= state == PeerState::Up;
+                drop(phase.wait_for(|now| *now != state).await);
+            }
             Turn::Duplicate => return Claim::Duplicate,
+            Turn::Barred => return Claim::Barred,
             Turn::Full => return Claim::Full,
         }
     }

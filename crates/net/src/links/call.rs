@@ -6,9 +6,9 @@ use super::{Mesh, PeerState};
 use crate::dial::{self, DialError, Greeted};
 use crate::end;
 use crate::limits::{REDIAL_MAX_MS, REDIAL_MIN_MS};
+use crate::ways::Places;
 use proto::close::CloseCode;
 use proto::ids::NodeId;
-use proto::member::Member;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,10 +62,10 @@ async fn next_link(
         phase.wait_for(|state| *state != PeerState::Up).await.ok()?;
         pause.after(began.elapsed());
         pause.rest().await;
-        let Some(member) = mesh.table().begin_dial(peer) else {
+        let Some(places) = mesh.table().begin_dial(peer) else {
             continue;
         };
-        match dial(mesh, &member, phase).await {
+        match dial(mesh, peer, &places, phase).await {
             None => {}
             Some(Ok(greeted)) => return Some(greeted),
             Some(Err(error)) => {
@@ -81,7 +81,8 @@ async fn next_link(
 /// One call; `None` when an incoming one took the place meanwhile.
 async fn dial(
     mesh: &Mesh,
-    member: &Member,
+    peer: NodeId,
+    places: &Places,
     phase: &mut Phase,
 ) -> Option<Result<Greeted, DialError>> {
     let crossed = async {
@@ -97,20 +98,19 @@ async fn dial(
     tokio::select! {
         biased;
         () = crossed => None,
-        outcome = Box::pin(greet(mesh, member)) => Some(outcome),
+        outcome = Box::pin(greet(mesh, peer, places)) => Some(outcome),
     }
 }
 
-async fn greet(mesh: &Mesh, member: &Member) -> Result<Greeted, DialError> {
+async fn greet(mesh: &Mesh, peer: NodeId, places: &Places) -> Result<Greeted, DialError> {
     let standing = &mesh.standing;
-    let addrs = member.socket_addrs().unwrap_or_default();
     let hello = dial::hello(
         &mesh.core,
         &standing.name,
         Some(standing.membership.clone()),
         None,
     );
-    dial::greet(&mesh.core, member.id, &addrs, &hello, standing.commons).await
+    dial::reach(&mesh.core, peer, places, &hello, standing.commons).await
 }
 
 async fn run(mesh: &Arc<Mesh>, greeted: Greeted) {
@@ -119,6 +119,7 @@ async fn run(mesh: &Arc<Mesh>, greeted: Greeted) {
         send,
         reader,
         member,
+        way,
         ..
     } = greeted;
     mesh.learn(&member, true);
@@ -130,11 +131,12 @@ async fn run(mesh: &Arc<Mesh>, greeted: Greeted) {
                     connection,
                     send,
                     reader,
+                    way,
                 };
                 return live::run(mesh, wire, member, place).await;
             }
             Turn::Wait(mut phase, state) => drop(phase.wait_for(|now| *now != state).await),
-            Turn::Duplicate | Turn::Full => {
+            Turn::Duplicate | Turn::Full | Turn::Barred => {
                 return end::close(&connection, CloseCode::Duplicate, "");
             }
         }

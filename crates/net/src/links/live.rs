@@ -3,18 +3,20 @@
 //! Reading and writing are two futures in one task, so that a peer that does not read cannot keep us from noticing
 //! that it fell silent. Time spent waiting for the node to take an event does not count as silence of the peer.
 
+use super::meter::{Meter, Pace};
 use super::table::{Place, Vitals};
 use super::{LinkEvent, Mesh, encode};
 use crate::end::{self, EndReason};
-use crate::limits::MEMBERS_PER_MESSAGE;
+use crate::limits::{FLOOD_PENANCE_MS, MEMBERS_PER_MESSAGE};
 use crate::packets::PacketReader;
+use crate::ways::Way;
 use bytes::Bytes;
 use iroh::endpoint::{Connection, SendStream};
 use proto::ids::NodeId;
 use proto::member::{HEARTBEAT_MS, Member, SUSPECT_MS};
 use proto::ring::{Heartbeat, Link, LinkBody};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -23,6 +25,7 @@ pub(super) struct Wire {
     pub(super) connection: Connection,
     pub(super) send: SendStream,
     pub(super) reader: PacketReader,
+    pub(super) way: Way,
 }
 
 /// Runs a link from its first to its last moment, and tells the node of both.
@@ -31,9 +34,12 @@ pub(super) async fn run(mesh: &Arc<Mesh>, wire: Wire, member: Member, mut place:
         connection,
         send,
         mut reader,
+        way,
     } = wire;
     let peer = place.peer;
-    tracing::info!(peer = %peer.short(), name = member.name, "link up");
+    place.vitals.came(way);
+    tracing::info!(peer = %peer.short(), name = member.name, ?way, "link up");
+    mesh.use_relays(&member).await;
     mesh.emit(LinkEvent::Up { member }).await;
     let reason = tokio::select! {
         biased;
@@ -47,13 +53,21 @@ pub(super) async fn run(mesh: &Arc<Mesh>, wire: Wire, member: Member, mut place:
     if matches!(reason, EndReason::Silent { .. }) {
         // Its hops are as dead as the link, and QUIC would notice much later.
         mesh.core.end_hops(Some(peer), &reason);
+        mesh.core.open.end(peer, &reason);
     }
     mesh.emit(LinkEvent::Lost {
         peer,
         reason: reason.clone(),
     })
     .await;
-    mesh.table().release(&place, reason.to_string());
+    let mut table = mesh.table();
+    if reason == EndReason::Flooding {
+        table.bar(
+            peer,
+            Instant::now() + Duration::from_millis(FLOOD_PENANCE_MS),
+        );
+    }
+    table.release(&place, reason.to_string());
 }
 
 /// Writes who we know, heartbeats, and what the node says.
@@ -104,7 +118,7 @@ fn now_us(mesh: &Mesh) -> u64 {
     u64::try_from(mesh.began.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Reads until the peer falls silent, leaves, or says nonsense.
+/// Reads until the peer falls silent, leaves, says nonsense or too much.
 async fn read_all(
     mesh: &Arc<Mesh>,
     reader: &mut PacketReader,
@@ -113,7 +127,9 @@ async fn read_all(
     vitals: &Vitals,
 ) -> EndReason {
     let patience = Duration::from_millis(SUSPECT_MS);
+    let mut meter = Meter::new(Instant::now());
     loop {
+        let before = reader.taken();
         let body = match tokio::time::timeout(patience, reader.next::<Link>(0)).await {
             Ok(Ok(Some((link, _)))) => link.body,
             Ok(Ok(None)) => return EndReason::Finished,
@@ -124,15 +140,16 @@ async fn read_all(
                 return EndReason::Silent { silent_ms };
             }
         };
+        let bytes = usize::try_from(reader.taken() - before).unwrap_or(usize::MAX);
+        match meter.heard(bytes, Instant::now()) {
+            Pace::Go => {}
+            Pace::Wait(wait) => tokio::time::sleep(wait).await,
+            Pace::Flood => return EndReason::Flooding,
+        }
         match body {
             None => {}
             Some(LinkBody::Heartbeat(beat)) => take_heartbeat(mesh, beat, own, vitals),
-            Some(LinkBody::Members(members)) => {
-                members
-                    .iter()
-                    .take(MEMBERS_PER_MESSAGE)
-                    .for_each(|m| mesh.learn(m, false));
-            }
+            Some(LinkBody::Members(members)) => mesh.heard_of(peer, &members).await,
             Some(body) => mesh.emit(LinkEvent::Message { peer, body }).await,
         }
     }

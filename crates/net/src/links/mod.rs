@@ -6,6 +6,7 @@
 //! | `call` | the task per known member: dial, run the link, pause, dial again |
 //! | `answer` | the task per incoming connection: first message, admission, then link or hop |
 //! | `live` | a link while it is up: messages, heartbeats, silence |
+//! | `meter` | how much a member may say before it is slowed down, and cut off |
 //!
 //! # When two calls cross
 //!
@@ -17,16 +18,20 @@
 mod answer;
 mod call;
 mod live;
+mod meter;
 mod table;
 
 pub(crate) use answer::{AnswerFault, Greeting, say_last};
 
 use crate::admission::Admission;
+use crate::blobs::Serving;
 use crate::dial;
+use crate::door::Door;
 use crate::end::EndReason;
 use crate::endpoint::{Core, Net};
 use crate::hop::IncomingHop;
-use crate::limits::{EVENTS_MAX, HOPS_MAX, INCOMING_HOPS_MAX, STRANGERS_MAX};
+use crate::limits::{EVENTS_MAX, HOPS_MAX, INCOMING_HOPS_MAX, MEMBERS_PER_MESSAGE};
+use crate::ways::{self, Way};
 use bytes::Bytes;
 use proto::codec::{self, Wire};
 use proto::ids::{CommonsId, NodeId};
@@ -34,7 +39,7 @@ use proto::member::{Member, Membership};
 use proto::packet;
 use proto::ring::{Link, LinkBody};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use table::Table;
 use tokio::sync::{Semaphore, mpsc};
@@ -131,6 +136,8 @@ pub struct PeerStatus {
     pub incarnation: Option<u64>,
     /// Why there is no link, if there is none and the reason is known.
     pub fault: Option<String>,
+    /// By which way the link came about, if there is one.
+    pub way: Option<Way>,
 }
 
 /// What [`Net::start`] returns.
@@ -159,8 +166,10 @@ pub(crate) struct Mesh {
     table: Mutex<Table>,
     events: mpsc::Sender<LinkEvent>,
     pub(crate) hops: mpsc::Sender<IncomingHop>,
-    strangers: Arc<Semaphore>,
+    door: Door,
     pub(crate) hop_slots: Arc<Semaphore>,
+    /// Blocks of models, once some are offered.
+    pub(crate) serving: OnceLock<Arc<Serving>>,
     /// Microseconds in heartbeats count from here.
     began: Instant,
 }
@@ -191,12 +200,17 @@ impl Net {
             admission,
             events: events_in,
             hops: hops_in,
-            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            door: Door::default(),
             hop_slots: Arc::new(Semaphore::new(HOPS_MAX)),
+            serving: OnceLock::new(),
             began: Instant::now(),
             standing,
         });
+        mesh.core.ways.open(&mesh.core, mesh.standing.commons);
         mesh.core.tasks.spawn(answer::accept_all(mesh.clone()));
+        mesh.core.tasks.spawn(ways::keep_present(mesh.clone()));
+        mesh.core.tasks.spawn(ways::keep_told(mesh.clone()));
+        mesh.core.tasks.spawn(ways::offer(mesh.clone()));
         for member in &mesh.standing.known {
             mesh.learn(member, true);
         }
@@ -223,10 +237,19 @@ impl Links {
         })
     }
 
+    /// Takes note of a member by hearsay, and calls it from now on.
+    pub fn know(&self, member: &Member) {
+        self.mesh.learn(member, false);
+    }
+
     /// Every known member and how it stands, in the order of their ids.
     #[must_use]
     pub fn snapshot(&self) -> Vec<PeerStatus> {
         self.mesh.table().snapshot()
+    }
+
+    pub(crate) fn mesh(&self) -> &Arc<Mesh> {
+        &self.mesh
     }
 
     /// This node as it presents itself.
@@ -257,6 +280,46 @@ impl Mesh {
                 .tasks
                 .spawn(call::keep_linked(self.clone(), member.id, phase));
         }
+    }
+
+    /// Takes note of members that `peer` told of. What it says of itself counts like its hello, and if it is reached
+    /// through other relays from now on, others hear of that, too: they may be unable to hear it from the peer.
+    async fn heard_of(self: &Arc<Self>, peer: NodeId, members: &[Member]) {
+        for member in members.iter().take(MEMBERS_PER_MESSAGE) {
+            let itself = member.id == peer;
+            let moves = itself && self.table().moves(member);
+            self.learn(member, itself);
+            if moves {
+                self.use_relays(member).await;
+                self.tell(member, Some(peer));
+            }
+        }
+    }
+
+    /// Takes note of the relays through which a member that has proven to be one is reached.
+    async fn use_relays(&self, member: &Member) {
+        let relays = member.relay_addrs().unwrap_or_default();
+        let core = &self.core;
+        core.ways.relays.learn(&core.endpoint, &relays).await;
+    }
+
+    /// Tells all linked members where this node is now.
+    pub(crate) fn tell_all(&self, here: &Member) {
+        self.tell(here, None);
+    }
+
+    /// Who reads too slowly hears of it with the next link.
+    fn tell(&self, member: &Member, except: Option<NodeId>) {
+        let Ok(message) = encode(&LinkBody::Members(vec![member.clone()]).into()) else {
+            return;
+        };
+        for outbox in self.table().outboxes(except) {
+            let _ = outbox.try_send(message.clone());
+        }
+    }
+
+    pub(crate) fn is_met(&self, node: NodeId) -> bool {
+        self.table().is_met(node)
     }
 
     /// Tells the node. Waits for it to listen, but not longer than the node runs.

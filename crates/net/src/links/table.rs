@@ -5,12 +5,13 @@
 
 use super::{PeerState, PeerStatus};
 use crate::limits::{HEARSAY_DIALS_MAX, OUTBOX_MAX};
+use crate::ways::{Places, Way};
 use bytes::Bytes;
 use proto::ids::NodeId;
 use proto::member::{MEMBERS_MAX, Member};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,8 @@ pub(crate) struct Table {
 #[derive(Debug)]
 struct Peer {
     member: Member,
+    /// Where others say that it is, should that be news.
+    rumour: Places,
     /// Whether it has ever proven to be a member; hearsay is forgotten when nobody answers.
     met: bool,
     failed_dials: u32,
@@ -36,6 +39,8 @@ struct Peer {
     since: Instant,
     fault: Option<String>,
     live: Option<Live>,
+    /// Until when it gets no link, since it flooded the last one.
+    barred: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -53,6 +58,7 @@ pub(crate) struct Vitals {
     rtt_us: AtomicU64,
     incarnation: AtomicU64,
     heard: std::sync::atomic::AtomicBool,
+    way: OnceLock<Way>,
 }
 
 /// A link's place in the table, for the task that runs it.
@@ -77,6 +83,8 @@ pub(crate) enum Turn {
     Wait(Phase, PeerState),
     /// The link that exists was made by a call that crossed this one.
     Duplicate,
+    /// It flooded its last link.
+    Barred,
     /// Too many members are known.
     Full,
 }
@@ -96,6 +104,11 @@ impl Vitals {
     pub(crate) fn heard_incarnation(&self, incarnation: u64) {
         self.incarnation.store(incarnation, Ordering::Relaxed);
         self.heard.store(true, Ordering::Release);
+    }
+
+    /// Takes note of how the link came about.
+    pub(crate) fn came(&self, way: Way) {
+        self.way.get_or_init(|| way);
     }
 
     fn rtt(&self) -> Option<Duration> {
@@ -128,6 +141,9 @@ impl Table {
             // What a member says of itself counts more than what others say of it.
             if met || !peer.met {
                 peer.member = member.clone();
+                peer.rumour = Places::default();
+            } else {
+                peer.rumour = member.into();
             }
             peer.met |= met;
             return None;
@@ -138,18 +154,31 @@ impl Table {
         let (phase, seen) = watch::channel(PeerState::Waiting);
         let peer = Peer {
             member: member.clone(),
+            rumour: Places::default(),
             met,
             failed_dials: 0,
             phase,
             since: Instant::now(),
             fault: None,
             live: None,
+            barred: None,
         };
         self.peers.insert(member.id, peer);
         Some(seen)
     }
 
-    /// The member, as long as it is known.
+    /// Whether a node has ever proven to be a member.
+    pub(crate) fn is_met(&self, id: NodeId) -> bool {
+        self.peers.get(&id).is_some_and(|peer| peer.met)
+    }
+
+    /// Whether a member is known to be reached through other relays than it is now said to be.
+    pub(crate) fn moves(&self, member: &Member) -> bool {
+        let known = self.peers.get(&member.id);
+        known.is_some_and(|peer| peer.member.relays != member.relays)
+    }
+
+    /// The members that are known, except by hearsay.
     pub(crate) fn members(&self) -> Vec<Member> {
         self.peers
             .values()
@@ -158,14 +187,16 @@ impl Table {
             .collect()
     }
 
-    /// Begins a call: the member to call, unless there is a link.
-    pub(crate) fn begin_dial(&mut self, peer: NodeId) -> Option<Member> {
+    /// Begins a call: where to call the member, unless there is a link.
+    pub(crate) fn begin_dial(&mut self, peer: NodeId) -> Option<Places> {
         let peer = self.peers.get_mut(&peer)?;
-        if *peer.phase.borrow() != PeerState::Waiting {
+        if *peer.phase.borrow() != PeerState::Waiting || peer.is_barred(Instant::now()) {
             return None;
         }
         peer.enter(PeerState::Dialing);
-        Some(peer.member.clone())
+        let said = Places::from(&peer.member).and(&peer.rumour.direct);
+        let relays = [said.relays, peer.rumour.relays.clone()].concat();
+        Some(Places { relays, ..said })
     }
 
     /// Ends a call that led to no link. False when the member was hearsay and is now forgotten.
@@ -201,6 +232,7 @@ impl Table {
         };
         let phase = *peer.phase.borrow();
         match phase {
+            _ if peer.is_barred(arrived) => Turn::Barred,
             PeerState::Dialing if self.me < id => Turn::Wait(peer.phase.subscribe(), phase),
             PeerState::Up if peer.since > arrived => Turn::Duplicate,
             _ => self.claim(id),
@@ -237,6 +269,13 @@ impl Table {
         Turn::Taken(place)
     }
 
+    /// Refuses links to a peer for a while.
+    pub(crate) fn bar(&mut self, peer: NodeId, until: Instant) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.barred = Some(until);
+        }
+    }
+
     /// Gives a link's place back.
     pub(crate) fn release(&mut self, place: &Place, fault: String) {
         let Some(peer) = self.peers.get_mut(&place.peer) else {
@@ -261,6 +300,13 @@ impl Table {
             .map(|live| live.outbox.clone())
     }
 
+    /// What leads to every link but the one to `except`.
+    pub(crate) fn outboxes(&self, except: Option<NodeId>) -> Vec<mpsc::Sender<Bytes>> {
+        let others = self.peers.iter().filter(|(id, _)| Some(**id) != except);
+        let lives = others.filter_map(|(_, peer)| peer.live.as_ref());
+        lives.map(|live| live.outbox.clone()).collect()
+    }
+
     pub(crate) fn snapshot(&self) -> Vec<PeerStatus> {
         let status = |peer: &Peer| {
             let vitals = peer.live.as_ref().map(|live| &live.vitals);
@@ -271,6 +317,7 @@ impl Table {
                 rtt: vitals.and_then(|vitals| vitals.rtt()),
                 incarnation: vitals.and_then(|vitals| vitals.incarnation()),
                 fault: peer.fault.clone(),
+                way: vitals.and_then(|vitals| vitals.way.get().copied()),
             }
         };
         self.peers.values().map(status).collect()
@@ -278,6 +325,10 @@ impl Table {
 }
 
 impl Peer {
+    fn is_barred(&self, now: Instant) -> bool {
+        self.barred.is_some_and(|until| now < until)
+    }
+
     fn enter(&mut self, state: PeerState) {
         self.since = Instant::now();
         self.phase.send_replace(state);
@@ -297,6 +348,7 @@ mod tests {
             id,
             addrs: vec!["127.0.0.1:7".into()],
             name: String::new(),
+            relays: None,
         }
     }
 
@@ -375,6 +427,20 @@ mod tests {
     }
 
     #[test]
+    fn who_flooded_a_link_gets_none_for_a_while() {
+        let mut table = table();
+        let now = Instant::now();
+        let place = taken(table.claim_for_their_call(LARGER, now));
+        table.bar(LARGER, now + Duration::from_secs(60));
+        table.release(&place, "flood".into());
+        assert!(table.begin_dial(LARGER).is_none());
+        let turn = table.claim_for_their_call(LARGER, now + Duration::from_secs(59));
+        assert!(matches!(turn, Turn::Barred), "{turn:?}");
+        taken(table.claim_for_their_call(LARGER, now + Duration::from_secs(60)));
+        taken(table.claim_for_their_call(SMALLER, now));
+    }
+
+    #[test]
     fn hearsay_is_forgotten_and_members_are_not() {
         let mut table = table();
         let heard = NodeId([9; 32]);
@@ -398,6 +464,10 @@ mod tests {
         };
         assert!(table.learn(&elsewhere, false).is_none());
         assert!(table.members().contains(&member(LARGER)));
+        // But where it is said to be is worth a call.
+        let places = table.begin_dial(LARGER).unwrap();
+        let both: Vec<_> = places.direct.iter().map(ToString::to_string).collect();
+        assert_eq!(both, ["127.0.0.1:7", "127.0.0.1:8"]);
         assert!(table.learn(&elsewhere, true).is_none());
         assert!(table.members().contains(&elsewhere));
         table.learn(&member(NodeId([9; 32])), false).unwrap();

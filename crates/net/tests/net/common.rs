@@ -5,11 +5,11 @@ use identity::{CommonsKey, Invitation, NodeKey, found, issue_ticket};
 use iroh::endpoint::{Connection, RecvStream, SendStream, presets};
 use iroh::{Endpoint, EndpointAddr, PublicKey, RelayMode, SecretKey, TransportAddr};
 use net::{Admission, Doorkeeper, EndReason, IncomingHop, LinkEvent, Links, Net, NetConfig};
-use net::{Standing, Started};
+use net::{Spent, Standing, Started};
 use proto::close::CloseCode;
 use proto::codec::Wire;
 use proto::ids::{CommonsId, NodeId, RingId};
-use proto::member::{Hello, Member, Membership};
+use proto::member::{ALPN_LINK, Hello, Member, Membership, Welcome};
 use proto::packet::{self, PREFIX_BYTES, Prefix};
 use proto::ring::{HopHello, LinkBody, PROTOCOL_VERSION, SessionRef};
 use proto::ticket::Ticket;
@@ -59,7 +59,11 @@ pub(crate) fn standing(n: u8, known: Vec<Member>) -> Standing {
 }
 
 pub(crate) async fn bind(n: u8) -> Net {
-    let bind = Some("127.0.0.1:0".parse().unwrap());
+    bind_at(n, "127.0.0.1:0").await
+}
+
+pub(crate) async fn bind_at(n: u8, addr: &str) -> Net {
+    let bind = Some(addr.parse().unwrap());
     Net::bind(NetConfig {
         bind,
         ..NetConfig::new(key(n))
@@ -171,6 +175,7 @@ pub(crate) fn ticket(
     let invitation = Invitation {
         commons,
         addrs: addrs.iter().map(ToString::to_string).collect(),
+        relays: Vec::new(),
         not_after_s: now_s() + 3600,
         nonce: [7; 16],
         uses_max,
@@ -185,13 +190,16 @@ pub(crate) fn doorkeeper(key: NodeKey, standing: &Standing) -> Arc<Doorkeeper> {
         let mut uses = uses.lock().unwrap();
         let users = uses.entry(ticket.nonce).or_default();
         if users.contains(&newcomer) {
-            return true;
+            return Spent::Counted;
         }
-        let free = ticket.uses_max.is_none_or(|max| users.len() < max as usize);
-        if free {
-            users.push(newcomer);
+        if ticket
+            .uses_max
+            .is_some_and(|max| users.len() >= max as usize)
+        {
+            return Spent::UsedUp;
         }
-        free
+        users.push(newcomer);
+        Spent::Counted
     };
     Arc::new(Doorkeeper::new(
         key,
@@ -208,11 +216,19 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) async fn bind(n: u8) -> Self {
+        Self::with_seed(key(n).to_bytes()).await
+    }
+
+    pub(crate) async fn with_seed(seed: [u8; 32]) -> Self {
+        Self::at("127.0.0.1:0", seed).await
+    }
+
+    pub(crate) async fn at(addr: &str, seed: [u8; 32]) -> Self {
         let endpoint = Endpoint::builder(presets::Minimal)
-            .secret_key(SecretKey::from_bytes(&key(n).to_bytes()))
+            .secret_key(SecretKey::from_bytes(&seed))
             .relay_mode(RelayMode::Disabled)
             .clear_ip_transports()
-            .bind_addr("127.0.0.1:0")
+            .bind_addr(addr)
             .unwrap()
             .bind()
             .await
@@ -221,16 +237,44 @@ impl Raw {
     }
 
     pub(crate) async fn connect(&self, to: &Member, alpn: &[u8]) -> Connection {
-        let id = PublicKey::from_bytes(&to.id.0).unwrap();
-        let addrs = to
-            .socket_addrs()
-            .unwrap()
-            .into_iter()
-            .map(TransportAddr::Ip);
-        let call = self
-            .endpoint
-            .connect(EndpointAddr::from_parts(id, addrs), alpn);
+        let call = self.endpoint.connect(address(to), alpn);
         within(call).await.unwrap()
+    }
+
+    /// One that takes calls for links.
+    pub(crate) async fn listening(n: u8) -> Self {
+        let raw = Self::bind(n).await;
+        raw.endpoint.set_alpns(vec![ALPN_LINK.to_vec()]);
+        raw
+    }
+
+    /// Takes one call, answers its first stream with `bytes`, and waits for the other side to go.
+    pub(crate) async fn answer(&self, bytes: &[u8]) {
+        let incoming = self.endpoint.accept().await.unwrap();
+        let connection = incoming.await.unwrap();
+        let (mut send, _recv) = connection.accept_bi().await.unwrap();
+        send.write_all(bytes).await.unwrap();
+        connection.closed().await;
+    }
+
+    /// Why no connection for `alpn` comes about.
+    pub(crate) async fn fails_to_connect(&self, to: &Member, alpn: &[u8]) -> String {
+        let call = self.endpoint.connect(address(to), alpn);
+        let error = within(call).await.unwrap_err();
+        format!("{error:#} {error:?}")
+    }
+
+    /// What the other side answers to `bytes` on a link, if it answers.
+    pub(crate) async fn ask(&self, to: &Member, bytes: &[u8]) -> Option<Welcome> {
+        let call = self.endpoint.connect(address(to), ALPN_LINK);
+        let connection = call.await.ok()?;
+        let (mut send, mut recv) = connection.open_bi().await.ok()?;
+        send.write_all(bytes).await.ok()?;
+        let mut prefix = [0; PREFIX_BYTES];
+        recv.read_exact(&mut prefix).await.ok()?;
+        let mut head = vec![0; Prefix::parse::<Welcome>(prefix).unwrap().head_bytes];
+        recv.read_exact(&mut head).await.ok()?;
+        proto::codec::from_slice(&head).ok()
     }
 
     /// Calls and says `bytes` on the first stream.
@@ -244,6 +288,12 @@ impl Raw {
             recv,
         }
     }
+}
+
+fn address(of: &Member) -> EndpointAddr {
+    let id = PublicKey::from_bytes(&of.id.0).unwrap();
+    let addrs = of.socket_addrs().unwrap();
+    EndpointAddr::from_parts(id, addrs.into_iter().map(TransportAddr::Ip))
 }
 
 pub(crate) struct RawStream {
@@ -282,12 +332,14 @@ pub(crate) fn hello(n: u8, membership: Option<Membership>, ticket: Option<Ticket
         id: key(n).id(),
         addrs: Vec::new(),
         name: "raw".into(),
+        relays: None,
     };
     Hello {
         version: PROTOCOL_VERSION,
         member,
         membership,
         ticket,
+        oldest: None,
     }
 }
 

@@ -71,6 +71,7 @@ async fn a_ticket_that_proves_nothing_calls_nobody() {
     let invitation = identity::Invitation {
         commons: expired.commons,
         addrs: expired.addrs.clone(),
+        relays: Vec::new(),
         not_after_s: 1,
         nonce: expired.nonce,
         uses_max: None,

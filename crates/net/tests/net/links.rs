@@ -51,6 +51,7 @@ async fn crossing(a: u8, b: u8) -> [(Node, Arc<Counting>); 2] {
             id: key(n).id(),
             addrs,
             name: String::new(),
+            relays: None,
         }]
     };
     let (knows_b, knows_a) = (known(b, &net_b), known(a, &net_a));
@@ -167,6 +168,7 @@ async fn a_known_member_is_called_until_it_is_there() {
         id: key(3).id(),
         addrs,
         name: "node 3".into(),
+        relays: None,
     };
     let mut a = Node::start(2, vec![b.clone()]).await;
     let failed = async {

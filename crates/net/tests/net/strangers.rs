@@ -2,7 +2,7 @@
 
 use crate::common::{Node, Raw, close_code, hello, hop_hello, key, membership, now_s, packet};
 use identity::{CommonsKey, found, vouch};
-use net::limits::STRANGERS_MAX;
+use net::limits::STRANGERS_PER_HOST_MAX;
 use proto::close::CloseCode;
 use proto::member::{ALPN_HOP, ALPN_LINK, Hello, JoinRefusal, Membership, Welcome};
 use proto::ring::{HopWelcome, RefusalCode};
@@ -143,10 +143,10 @@ async fn those_who_say_nothing_are_sent_away_and_make_room() {
     let mut a = Node::start(2, Vec::new()).await;
     let raw = Raw::bind(3).await;
     let mut crowd = Vec::new();
-    for _ in 0..STRANGERS_MAX {
+    for _ in 0..STRANGERS_PER_HOST_MAX {
         crowd.push(raw.connect(&a.member(), ALPN_LINK).await);
     }
-    // No place is free: a member has to wait, and gets its link when the crowd is gone.
+    // No place is free for this host: a member has to wait, and gets its link when the crowd is gone.
     let mut b = Node::start(4, vec![a.member()]).await;
     for connection in crowd {
         assert_eq!(close_code(&connection).await, Some(CloseCode::TooSlow));
