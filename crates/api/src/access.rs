@@ -1,6 +1,6 @@
 //! Who may ask, and in which words a refusal is told.
 
-use crate::backend::Caller;
+use crate::backend::{Caller, Room};
 use crate::fault::Fault;
 use crate::{anthropic, ollama};
 use axum::extract::{Request, State};
@@ -57,6 +57,26 @@ pub(crate) async fn translate(request: Request, next: Next) -> Response {
         Some(fault) if anthropic => anthropic::error_response(&fault, response),
         Some(fault) if ollama => ollama::error_response(&fault, response),
         _ => response,
+    }
+}
+
+/// The header by which a request says who may see it.
+const ROOM_HEADER: &str = "x-myzel-room";
+
+/// Who may see a request, where it says so.
+pub(crate) fn room(headers: &HeaderMap) -> Result<Option<Room>, Fault> {
+    let Some(value) = headers.get(ROOM_HEADER) else {
+        return Ok(None);
+    };
+    match value.as_bytes() {
+        b"alone" => Ok(Some(Room::Alone)),
+        b"circle" => Ok(Some(Room::Circle)),
+        b"square" => Ok(Some(Room::Square)),
+        // Whoever asks for a room must not get a wider one by a slip of the pen.
+        _ => Err(Fault::invalid(
+            ROOM_HEADER,
+            format!("the header '{ROOM_HEADER}' is neither alone, circle nor square"),
+        )),
     }
 }
 

@@ -156,6 +156,8 @@ pub struct GenerateRequest {
     pub model: String,
     /// Who asks.
     pub caller: Caller,
+    /// Who may see it, at most; `None` is as the node is set up.
+    pub room: Option<Room>,
     /// What the answer follows.
     pub prompt: Prompt,
     /// 0 to 2; 0 takes the most probable token. `None` is the model's default, here and below.
@@ -194,6 +196,17 @@ impl Default for Prompt {
     fn default() -> Self {
         Self::Text(String::new())
     }
+}
+
+/// Who may see a request, from the narrowest to the widest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Room {
+    /// The node's own machine.
+    Alone,
+    /// The peers that the node's owner named.
+    Circle,
+    /// Everybody whom the node works with.
+    Square,
 }
 
 /// Who asks: the bearer key as it was sent; requests without one are all from the same caller. Never written to a log.
@@ -277,6 +290,8 @@ pub struct EmbedRequest {
     pub model: String,
     /// Who asks.
     pub caller: Caller,
+    /// See [`GenerateRequest::room`].
+    pub room: Option<Room>,
     /// At least one.
     pub inputs: Vec<Input>,
 }

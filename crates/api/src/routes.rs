@@ -93,9 +93,15 @@ impl<B: Backend> App<B> {
     /// Gives a request its place, before anything of its body is kept, and reads the body.
     pub(crate) async fn admit(&self, request: Request) -> Result<(Entry, Vec<u8>), Fault> {
         let caller = access::caller(request.headers());
+        let room = access::room(request.headers())?;
         let place = self.place(&caller)?;
         let body = body::read(request.into_body(), BODY_WAIT_MAX).await?;
-        Ok((Entry { caller, place }, body))
+        let entry = Entry {
+            caller,
+            room,
+            place,
+        };
+        Ok((entry, body))
     }
 
     /// A place among the requests that are answered at once.

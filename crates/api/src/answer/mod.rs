@@ -12,7 +12,9 @@ mod stream;
 pub(crate) use schema::{Checker, valid as valid_schema};
 pub(crate) use stream::{Dialect, Frames, Framing, respond, streamed_response};
 
-use crate::backend::{Backend, Caller, GenerateRequest, Generation, Message, Prompt, ToolCall};
+use crate::backend::{
+    Backend, Caller, GenerateRequest, Generation, Message, Prompt, Room, ToolCall,
+};
 use crate::clock;
 use crate::fault::Fault;
 use crate::metrics::Tally;
@@ -47,6 +49,8 @@ pub(crate) struct Ask {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) caller: Caller,
+    /// Who may see the request, where it says so.
+    pub(crate) room: Option<Room>,
     pub(crate) place: Place,
 }
 
@@ -207,6 +211,7 @@ impl<B: Backend> App<B> {
                 }
                 let request = GenerateRequest {
                     caller: entry.caller.clone(),
+                    room: entry.room,
                     prompt: prompt.clone(),
                     seed: ask.generate.seed.map(|seed| seed.wrapping_add(nth.into())),
                     ..ask.generate.clone()

@@ -136,6 +136,7 @@ async fn vectors<B: Backend>(
     let request = EmbedRequest {
         model: card.id,
         caller: entry.caller.clone(),
+        room: entry.room,
         inputs: inputs.check(field)?,
     };
     made(app, request, wire.dimensions.as_ref()).await

@@ -42,6 +42,7 @@ pub(crate) async fn embeddings<B: Backend>(
     let request = EmbedRequest {
         model: required_model(wire.model)?,
         caller: entry.caller.clone(),
+        room: entry.room,
         inputs: wire.input.check("input")?,
     };
     let made = made(&app, request, wire.dimensions.as_ref()).await?;
