@@ -3,12 +3,16 @@
 use anyhow::{Context, bail};
 use api::Keys;
 use clap::{Args, ValueEnum};
+use net::{DhtConfig, RelayOffer, WaysConfig};
+use proto::ad::Room;
 use proto::host::KvType;
+use proto::ids::NodeId;
 use proto::model::Numerics;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use swarm::plan::Goal;
 
 /// The model that runs when none is named.
 pub const STARTER: &str = "smollm2-135m-instruct";
@@ -71,6 +75,25 @@ pub struct Settings {
     /// The most threads to compute with; within that, as many as cores are free [default: as many as there are cores]
     #[arg(long, env = "MYZEL_THREADS", value_name = "N")]
     pub threads: Option<u32>,
+    /// The most memory for this node's own model and for stages of others together, as 2GiB; a model that needs more is
+    /// shared with other nodes [default: three quarters of what is free at the start]
+    #[arg(long, env = "MYZEL_MEMORY", value_name = "SIZE")]
+    pub memory: Option<MemorySize>,
+    /// The most bytes a second for handing models on to other members, as 10MiB [default: no limit]
+    #[arg(long, env = "MYZEL_UPLOAD", value_name = "SIZE")]
+    pub upload: Option<MemorySize>,
+    /// What is planned for: the next token of one request soon, or many tokens of many requests [default: latency]
+    #[arg(long, env = "MYZEL_GOAL", value_name = "GOAL")]
+    pub goal: Option<GoalChoice>,
+    /// Who may see the requests made at this node, at most; a request can ask for less [default: square]
+    #[arg(long, env = "MYZEL_ROOM", value_name = "ROOM")]
+    pub room: Option<RoomChoice>,
+    /// For whom this node computes; alone is for nobody else [default: square]
+    #[arg(long, env = "MYZEL_SERVE", value_name = "ROOM")]
+    pub serve: Option<RoomChoice>,
+    /// The nodes of your circle, by their keys (64 digits, see: myzel status --json)
+    #[arg(long, env = "MYZEL_CIRCLE", value_name = "KEY", value_delimiter = ',')]
+    pub circle: Vec<NodeId>,
     /// Serve stages of other nodes' rings even where this system cannot lock up the engine fully
     #[arg(
         long,
@@ -82,6 +105,40 @@ pub struct Settings {
         value_parser = clap::builder::BoolishValueParser::new()
     )]
     pub allow_unsandboxed: Option<bool>,
+    /// Find members on the local network, and be found there (mDNS); --lan=false switches it off [default: true]
+    #[arg(
+        long,
+        env = "MYZEL_LAN",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub lan: Option<bool>,
+    /// Find members in the BitTorrent DHT, and be found there; --dht=false switches it off [default: true]
+    #[arg(
+        long,
+        env = "MYZEL_DHT",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub dht: Option<bool>,
+    /// Nodes by which a DHT of your own is entered; without them it is the public one
+    #[arg(
+        long,
+        env = "MYZEL_DHT_BOOTSTRAP",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    pub dht_bootstrap: Vec<String>,
+    /// Be a relay for other members, at this address of your own; or `auto`: if the machine has a public IPv4
+    /// address; or `off` [default: auto]
+    #[arg(long, env = "MYZEL_RELAY", value_name = "IP:PORT|auto|off")]
+    pub relay: Option<RelayChoice>,
 }
 
 /// A numerics mode on the command line and in the file.
@@ -99,6 +156,47 @@ impl From<NumericsChoice> for Numerics {
         match choice {
             NumericsChoice::Exact => Self::Exact,
             NumericsChoice::Throughput => Self::Throughput,
+        }
+    }
+}
+
+/// What is planned for, on the command line and in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GoalChoice {
+    /// The next token of one request soon.
+    Latency,
+    /// Many tokens of many requests.
+    Throughput,
+}
+
+impl From<GoalChoice> for Goal {
+    fn from(choice: GoalChoice) -> Self {
+        match choice {
+            GoalChoice::Latency => Self::Latency,
+            GoalChoice::Throughput => Self::Throughput,
+        }
+    }
+}
+
+/// A room on the command line and in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RoomChoice {
+    /// This machine.
+    Alone,
+    /// The nodes named with --circle.
+    Circle,
+    /// Every member of the commons.
+    Square,
+}
+
+impl From<RoomChoice> for Room {
+    fn from(choice: RoomChoice) -> Self {
+        match choice {
+            RoomChoice::Alone => Self::Alone,
+            RoomChoice::Circle => Self::Circle,
+            RoomChoice::Square => Self::Square,
         }
     }
 }
@@ -124,6 +222,45 @@ impl From<KvChoice> for KvType {
             KvChoice::Q8_0 => Self::Q8_0,
             KvChoice::Q4_0 => Self::Q4_0,
         }
+    }
+}
+
+/// A relay on the command line and in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct RelayChoice(pub RelayOffer);
+
+/// A text that says nothing about a relay.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0:?} is neither `auto` nor `off` nor the address of this machine and a port where others can reach a relay"
+)]
+pub struct NotARelay(String);
+
+impl FromStr for RelayChoice {
+    type Err = NotARelay;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || NotARelay(text.to_owned());
+        match text {
+            "auto" => Ok(Self(RelayOffer::Auto)),
+            "off" => Ok(Self(RelayOffer::Off)),
+            // Members are told this address, so it has to be one that they can call.
+            _ => text
+                .parse()
+                .ok()
+                .filter(|at: &SocketAddr| !at.ip().is_unspecified())
+                .map(|at| Self(RelayOffer::At(at)))
+                .ok_or_else(wrong),
+        }
+    }
+}
+
+impl TryFrom<String> for RelayChoice {
+    type Error = NotARelay;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 
@@ -186,14 +323,10 @@ impl Settings {
     }
 
     fn or(self, other: Self) -> Self {
-        let allow_host = if self.allow_host.is_empty() {
-            other.allow_host
-        } else {
-            self.allow_host
-        };
+        let list = |own: Vec<String>, other| if own.is_empty() { other } else { own };
         Self {
             api: self.api.or(other.api),
-            allow_host,
+            allow_host: list(self.allow_host, other.allow_host),
             listen: self.listen.or(other.listen),
             name: self.name.or(other.name),
             model: self.model.or(other.model),
@@ -203,21 +336,61 @@ impl Settings {
             context: self.context.or(other.context),
             sessions: self.sessions.or(other.sessions),
             kv: self.kv.or(other.kv),
+            memory: self.memory.or(other.memory),
+            upload: self.upload.or(other.upload),
+            goal: self.goal.or(other.goal),
+            room: self.room.or(other.room),
+            serve: self.serve.or(other.serve),
+            circle: if self.circle.is_empty() {
+                other.circle
+            } else {
+                self.circle
+            },
             kv_memory: self.kv_memory.or(other.kv_memory),
             rope_scale: self.rope_scale.or(other.rope_scale),
             threads: self.threads.or(other.threads),
             allow_unsandboxed: self.allow_unsandboxed.or(other.allow_unsandboxed),
+            lan: self.lan.or(other.lan),
+            dht: self.dht.or(other.dht),
+            dht_bootstrap: list(self.dht_bootstrap, other.dht_bootstrap),
+            relay: self.relay.or(other.relay),
+        }
+    }
+
+    /// The ways to other members that are open: all, unless these settings close one.
+    #[must_use]
+    pub fn ways(&self) -> WaysConfig {
+        let own = (!self.dht_bootstrap.is_empty()).then(|| DhtConfig {
+            bootstrap: self.dht_bootstrap.clone(),
+            public: false,
+        });
+        WaysConfig {
+            lan: self.lan.unwrap_or(true),
+            dht: self.dht.unwrap_or(true).then(|| own.unwrap_or_default()),
+            relay: self.relay.map_or(RelayOffer::Auto, |choice| choice.0),
         }
     }
 
     /// The numerics mode that follows from these settings.
     #[must_use]
-    pub fn numerics(&self) -> Numerics {
-        match (self.numerics, self.split) {
-            (Some(choice), _) => choice.into(),
-            (None, Some(_)) => Numerics::Exact,
-            (None, None) => Numerics::Throughput,
+    pub fn numerics(&self, in_ring: bool) -> Numerics {
+        match self.numerics {
+            Some(choice) => choice.into(),
+            None if in_ring => Numerics::Exact,
+            None => Numerics::Throughput,
         }
+    }
+
+    /// Who may see the requests made here.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        self.room.map_or(Room::Square, Room::from)
+    }
+
+    /// For whom this node computes.
+    #[must_use]
+    pub fn serve(&self) -> Room {
+        self.serve.map_or(Room::Square, Room::from)
     }
 }
 
@@ -338,17 +511,57 @@ mod tests {
     }
 
     #[test]
-    fn a_split_means_exact_unless_said_otherwise() {
-        let split = Settings {
-            split: Some(1),
+    fn every_way_is_open_unless_it_is_closed() {
+        let open = Settings::default().ways();
+        assert!(open.lan && open.dht.is_some_and(|dht| dht.public));
+        assert_eq!(open.relay, RelayOffer::Auto);
+        let dir = tempfile::tempdir().unwrap();
+        let text = "lan = false\ndht = false\nrelay = \"off\"\n";
+        std::fs::write(dir.path().join(CONFIG_FILE), text).unwrap();
+        let closed = Settings::default().with_file(None, dir.path()).unwrap();
+        assert_eq!(closed.ways(), WaysConfig::default());
+        let own = Settings {
+            dht_bootstrap: vec!["192.0.2.1:7".into()],
             ..Settings::default()
         };
-        assert_eq!(split.numerics(), Numerics::Exact);
-        assert_eq!(Settings::default().numerics(), Numerics::Throughput);
-        let both = Settings {
-            numerics: Some(NumericsChoice::Throughput),
-            ..split
+        assert!(
+            own.ways()
+                .dht
+                .is_some_and(|dht| !dht.public && dht.bootstrap.len() == 1)
+        );
+    }
+
+    #[test]
+    fn a_relay_is_named_by_an_address_that_others_can_call() {
+        let check = |text: &str, expected: Option<RelayOffer>| {
+            let got: Option<RelayChoice> = text.parse().ok();
+            assert_eq!(got.map(|choice| choice.0), expected, "{text}");
         };
-        assert_eq!(both.numerics(), Numerics::Throughput);
+        check("auto", Some(RelayOffer::Auto));
+        check("off", Some(RelayOffer::Off));
+        let at = "192.0.2.1:7717".parse().unwrap();
+        check("192.0.2.1:7717", Some(RelayOffer::At(at)));
+        for wrong in [
+            "",
+            "on",
+            "7717",
+            "0.0.0.0:7717",
+            "[::]:7717",
+            "http://192.0.2.1:1",
+        ] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn a_ring_means_exact_unless_said_otherwise() {
+        let open = Settings::default();
+        assert_eq!(open.numerics(true), Numerics::Exact);
+        assert_eq!(open.numerics(false), Numerics::Throughput);
+        let said = Settings {
+            numerics: Some(NumericsChoice::Throughput),
+            ..open
+        };
+        assert_eq!(said.numerics(true), Numerics::Throughput);
     }
 }

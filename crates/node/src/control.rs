@@ -4,8 +4,9 @@
 //! read. Routes under `/myzel/` want that token; they speak JSON over the same listener as the OpenAI dialect.
 
 use crate::daemon::Node;
-use crate::standing::now_s;
-use crate::status::{NodeStatus, Rates, Status};
+use crate::plan::{PlanRequest, known};
+use crate::status::{NodeStatus, OfferStatus, Rates, Status};
+use crate::tickets::TicketRequest;
 use crate::{quarantine, sandbox};
 use anyhow::{Context, bail};
 use api::Fault;
@@ -15,15 +16,16 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use identity::Invitation;
-use net::{PeerState, PeerStatus};
-use proto::ticket::TICKET_LIFE_S;
+use net::{PeerState, PeerStatus, Way};
+use proto::ids::NodeId;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use swarm::members::{Ask, Seen};
 
 /// The file in the data directory by which commands find a running node.
 pub const CONTROL_FILE: &str = "running.json";
@@ -105,7 +107,10 @@ pub fn router(node: Arc<Node>, token: &str) -> Router {
     Router::new()
         .route("/myzel/status", get(status))
         .route("/myzel/ticket", post(ticket))
+        .route("/myzel/tickets", get(tickets))
+        .route("/myzel/ticket/revoke", post(revoke))
         .route("/myzel/release", post(release))
+        .route("/myzel/plan", get(plan))
         .with_state(node)
         .route_layer(middleware::from_fn(move |request: Request, next: Next| {
             let expected = expected.clone();
@@ -130,30 +135,38 @@ async fn status(State(node): State<Arc<Node>>) -> Json<Status> {
     Json(node.status().await)
 }
 
-/// What a ticket is to be like.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct TicketRequest {
-    /// Seconds that it lives; a week without.
-    pub life_s: Option<u64>,
-    /// How many machines may join with it; any number without.
-    pub uses: Option<u32>,
-}
-
-/// A new ticket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TicketReply {
-    /// Its text.
-    pub ticket: String,
-    /// When it ends, in seconds since 1970 UTC.
-    pub not_after_s: u64,
-    /// How many machines may join with it.
-    pub uses: Option<u32>,
+async fn plan(State(node): State<Arc<Node>>, Query(wanted): Query<PlanRequest>) -> Response {
+    match node.plan(&wanted).await {
+        Ok(report) => Json(report).into_response(),
+        Err(error) => Fault::bad_request("no_plan", format!("{error:#}")).into_response(),
+    }
 }
 
 async fn ticket(State(node): State<Arc<Node>>, Query(wanted): Query<TicketRequest>) -> Response {
     match node.ticket(wanted) {
         Ok(reply) => Json(reply).into_response(),
         Err(error) => Fault::internal(format!("{error:#}")).into_response(),
+    }
+}
+
+async fn tickets(State(node): State<Arc<Node>>) -> Response {
+    match node.tickets() {
+        Ok(tickets) => Json(tickets).into_response(),
+        Err(error) => Fault::internal(format!("{error:#}")).into_response(),
+    }
+}
+
+/// Which ticket is to be taken back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RevokeRequest {
+    /// Its text or its name.
+    pub which: String,
+}
+
+async fn revoke(State(node): State<Arc<Node>>, Query(wanted): Query<RevokeRequest>) -> Response {
+    match node.revoke(&wanted.which) {
+        Ok(ticket) => Json(ticket).into_response(),
+        Err(error) => Fault::bad_request("no_such_ticket", format!("{error:#}")).into_response(),
     }
 }
 
@@ -176,28 +189,6 @@ async fn release(State(node): State<Arc<Node>>, Query(wanted): Query<ReleaseRequ
 }
 
 impl Node {
-    /// A new ticket with this node as introducer.
-    ///
-    /// # Errors
-    ///
-    /// When the node has no address that fits into a ticket.
-    pub fn ticket(&self, wanted: TicketRequest) -> anyhow::Result<TicketReply> {
-        let not_after_s = now_s().saturating_add(wanted.life_s.unwrap_or(TICKET_LIFE_S));
-        let invitation = Invitation {
-            commons: self.standing.commons,
-            addrs: self.net.addrs().iter().map(ToString::to_string).collect(),
-            not_after_s,
-            nonce: crate::data::random(),
-            uses_max: wanted.uses,
-        };
-        let ticket = identity::issue_ticket(&self.data.key, invitation)?;
-        Ok(TicketReply {
-            ticket: ticket.to_text(),
-            not_after_s,
-            uses: wanted.uses,
-        })
-    }
-
     /// Everything that `myzel status` shows.
     pub async fn status(&self) -> Status {
         let host = self.requests.host().ok();
@@ -224,6 +215,7 @@ impl Node {
             name: self.standing.name.clone(),
             commons: self.standing.commons,
             api: self.url(),
+            relays: self.links.this_member().relays.unwrap_or_default(),
             incarnation: self.standing.incarnation,
             ready_s: self.ready.get().map(|at| at.elapsed().as_secs()),
             model,
@@ -232,9 +224,78 @@ impl Node {
             hosting: self.stages.status(),
             sandbox,
             quarantine: quarantine::status(self.ward.quarantined()),
-            nodes: self.links.snapshot().into_iter().map(node_status).collect(),
+            handed_on: self.content.handed_on(),
+            fetches: self.content.fetches(),
+            nodes: self.nodes(),
             rates,
         }
+    }
+}
+
+impl Node {
+    /// The other members: their links, and what they offer.
+    fn nodes(&self) -> Vec<NodeStatus> {
+        let ask = Ask {
+            room: self.rooms.room,
+            model: self.model.blake3,
+            layer_bytes: 0,
+            build: None,
+        };
+        let mut offers: BTreeMap<NodeId, Seen> = self
+            .roster
+            .view(&ask)
+            .into_iter()
+            .map(|seen| (seen.node, seen))
+            .collect();
+        let mut nodes: Vec<NodeStatus> = self
+            .links
+            .snapshot()
+            .into_iter()
+            .map(|peer| {
+                let offer = offers.remove(&peer.member.id);
+                NodeStatus {
+                    offer: offer.as_ref().map(offer_status),
+                    ..node_status(peer)
+                }
+            })
+            .collect();
+        nodes.extend(offers.values().map(unlinked));
+        nodes
+    }
+}
+
+/// A member that is known by its ad alone.
+fn unlinked(seen: &Seen) -> NodeStatus {
+    NodeStatus {
+        node: seen.node,
+        name: seen.name.clone(),
+        state: "heard of".to_owned(),
+        since_s: seen.age_ms / 1_000,
+        rtt_ms: None,
+        addrs: seen.addrs.clone(),
+        why: None,
+        way: None,
+        offer: Some(offer_status(seen)),
+    }
+}
+
+fn offer_status(seen: &Seen) -> OfferStatus {
+    OfferStatus {
+        memory_bytes: seen.memory_bytes,
+        layer_ms: seen.layer_us.value as f64 / 1_000.0,
+        layer_known: known(seen.layer_us.source).to_owned(),
+        whole: seen.whole,
+        why_not: seen.why_not.map(|why| why.to_string()),
+    }
+}
+
+fn way_name(way: Way) -> &'static str {
+    match way {
+        Way::Known => "known",
+        Way::Lan => "lan",
+        Way::Dht => "dht",
+        Way::Relay => "relay",
+        Way::Theirs => "called",
     }
 }
 
@@ -252,5 +313,7 @@ fn node_status(peer: PeerStatus) -> NodeStatus {
         rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
         addrs: peer.member.addrs,
         why: peer.fault,
+        offer: None,
+        way: peer.way.map(|way| way_name(way).to_owned()),
     }
 }

@@ -1,26 +1,33 @@
 //! One task that reads what links and hops bring, and hands it on.
 
 use crate::ring::{Coordinator, News};
+use crate::roster::Roster;
 use crate::stage::Stages;
 use net::{IncomingHop, LinkEvent};
 use proto::ids::NodeId;
 use proto::ring::LinkBody;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use store::state::State;
+use swarm::members::Event;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+
+/// The coordinator of a node's ring: there later than its links, or never.
+pub type RingCell = Arc<OnceLock<Arc<Coordinator>>>;
 
 /// Where everything goes.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
     /// Stages hosted here.
     pub stages: Stages,
-    /// The ring of this node, if it coordinates one.
-    pub ring: Option<Arc<Coordinator>>,
+    /// The ring of this node, once it coordinates one.
+    pub ring: RingCell,
     /// Where members are remembered.
     pub state: Arc<State>,
+    /// The members of the commons.
+    pub roster: Roster,
     /// Hops that wait for their ring.
     pub tasks: TaskTracker,
 }
@@ -44,7 +51,7 @@ impl Dispatch {
     }
 
     async fn tell(&self, news: News) {
-        if let Some(ring) = &self.ring {
+        if let Some(ring) = self.ring.get() {
             ring.tell(news).await;
         }
     }
@@ -56,12 +63,17 @@ impl Dispatch {
                 if let Err(error) = self.state.remember_member(member.id, &member) {
                     warn!(%error, "a member is not remembered");
                 }
+                self.roster.up(&member).await;
                 self.tell(News::Up(member)).await;
             }
-            LinkEvent::Silent { peer, silent_ms } => self.tell(News::Silent(peer, silent_ms)).await,
+            LinkEvent::Silent { peer, silent_ms } => {
+                self.roster.tell(Event::LinkSilent(peer)).await;
+                self.tell(News::Silent(peer, silent_ms)).await;
+            }
             LinkEvent::Lost { peer, reason } => {
                 info!(node = %peer.short(), %reason, "a member's link is lost");
                 self.stages.lost(peer);
+                self.roster.lost(peer).await;
                 self.tell(News::Lost(peer, reason)).await;
             }
             LinkEvent::Message { peer, body } => self.message(peer, body).await,
@@ -76,10 +88,13 @@ impl Dispatch {
                 self.stages.control(peer, at.ring, body);
             }
             LinkBody::Ack(ack) => self.stages.control(peer, ack.at.ring, body),
+            LinkBody::RingLoading(ring) => self.tell(News::Loading(peer, ring)).await,
             LinkBody::RingReady(ready) => self.tell(News::Ready(peer, ready)).await,
             LinkBody::RingRefused(refused) => self.tell(News::Refused(peer, refused)).await,
             LinkBody::SessionFailed(failed) => self.tell(News::Failed(peer, failed)).await,
             LinkBody::EpochAnswer(answer) => self.tell(News::Answer(peer, answer)).await,
+            LinkBody::Gossip(message) => self.roster.gossiped(peer, message).await,
+            LinkBody::Ads(ads) => self.roster.bundle(peer, ads).await,
             // The link's own business.
             LinkBody::Heartbeat(_) | LinkBody::Members(_) => {}
         }
@@ -87,7 +102,7 @@ impl Dispatch {
 
     /// A hop of our own ring comes back to us; any other is for a stage that we host.
     async fn hop(&self, hop: IncomingHop) {
-        if let Some(ring) = &self.ring
+        if let Some(ring) = self.ring.get()
             && ring.expects(hop.hello.ring)
         {
             return ring.tell(News::Hop(hop)).await;

@@ -1,5 +1,6 @@
 //! The whole model on this machine.
 
+use crate::memory::Reserved;
 use engine::{Answers, EngineError, Host, Launch, Patient, Supervisor, Ward};
 use proto::host::{Answer, Draw, Drawn, KvType, LoadSpec, Output, Part, Role, Run};
 use proto::ids::{SessionId, ShareScope};
@@ -72,6 +73,8 @@ impl EngineSettings {
 #[derive(Debug)]
 pub struct Home {
     supervisor: Supervisor,
+    /// The memory that it takes.
+    _reserved: Option<Reserved>,
 }
 
 impl Home {
@@ -80,10 +83,17 @@ impl Home {
     /// # Errors
     ///
     /// [`EngineError`] when it cannot load or dies.
-    pub async fn start(settings: &EngineSettings, model: &Model) -> Result<Self, EngineError> {
+    pub async fn start(
+        settings: &EngineSettings,
+        model: &Model,
+        reserved: Option<Reserved>,
+    ) -> Result<Self, EngineError> {
         let supervisor = settings.start(model, vec![Part::of(Role::Whole, &model.path)], 1);
         supervisor.ready().await?;
-        Ok(Self { supervisor })
+        Ok(Self {
+            supervisor,
+            _reserved: reserved,
+        })
     }
 
     /// The living engine-host.

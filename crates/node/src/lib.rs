@@ -19,10 +19,15 @@
 //! | [`dispatch`] | one task that reads what links and hops bring, and hands it on |
 //! | [`requests`] | prompt, limits, and the path of one answer |
 //! | [`home`] | the whole model on this machine |
+//! | [`roster`], [`gossip`](mod@gossip), [`herald`] | the members of the commons, how they hear of each other, and what this node tells of itself |
+//! | [`placement`], [`plan`](mod@plan), [`memory`] | what a model needs, who could give it, and what the planner makes of that |
+//! | [`content`] | models handed on to other members, block by block, and fetched from them |
+//! | [`rooms`] | who may see a request, and for whom this node computes |
 //! | [`ring`] | the coordinator's side of a ring: forming it, a task a session, knowing when it broke |
 //! | [`stage`] | the other side: layers hosted for a coordinator, a task a ring |
 //! | [`quarantine`] | models that engine-hosts died with: kept, shown, released |
 //! | [`sandbox`] | what a node may do whose engine is not fully locked up |
+//! | [`tickets`] | invitations: issued, counted, taken back |
 //! | [`control`] | what `myzel status` and `myzel ticket` ask of a running node |
 //! | [`cli`], [`config`] | words and settings |
 //!
@@ -31,15 +36,25 @@
 
 pub mod cli;
 pub mod config;
+pub mod content;
 pub mod control;
 pub mod daemon;
 pub mod data;
 pub mod dispatch;
+pub mod gossip;
+pub mod herald;
 pub mod home;
+pub mod memory;
+pub mod placement;
+pub mod plan;
 pub mod quarantine;
 pub mod requests;
 pub mod ring;
+pub mod rooms;
+pub mod roster;
 pub mod sandbox;
+pub mod spare;
 pub mod stage;
 pub mod standing;
 pub mod status;
+pub mod tickets;

@@ -85,6 +85,7 @@ fn introducer(ticket: &Ticket) -> Member {
         id: ticket.introducer,
         addrs: ticket.addrs.clone(),
         name: String::new(),
+        relays: ticket.relays.clone(),
     }
 }
 

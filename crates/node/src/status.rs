@@ -1,5 +1,6 @@
 //! What `myzel status` shows, as JSON and for people.
 
+use crate::content::FetchStatus;
 use proto::host::SandboxLevel;
 use proto::ids::{CommonsId, Hash, NodeId, RingId};
 use proto::model::{LayerRange, Numerics};
@@ -18,6 +19,8 @@ pub struct Status {
     pub commons: CommonsId,
     /// The OpenAI-compatible endpoint.
     pub api: String,
+    /// Relays through which this node is reached, its own if it offers one.
+    pub relays: Vec<String>,
     /// Grows with every start.
     pub incarnation: u64,
     /// Seconds since the node was ready; `None` before.
@@ -34,6 +37,10 @@ pub struct Status {
     pub sandbox: SandboxStatus,
     /// Models that are not tried any more.
     pub quarantine: Vec<QuarantineStatus>,
+    /// Models that other members can have from here, or parts of them.
+    pub handed_on: Vec<Hash>,
+    /// The newest fetches of models from other members.
+    pub fetches: Vec<FetchStatus>,
     /// The other members that this node knows.
     pub nodes: Vec<NodeStatus>,
     /// How fast it goes.
@@ -74,10 +81,14 @@ pub struct ModelStatus {
 }
 
 /// A ring that this node coordinates.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RingStatus {
-    /// How many remote stages were asked for.
+    /// How many remote stages there are or, before, were asked for; 0 before the planner has chosen.
     pub split: u32,
+    /// Whether the planner chooses the stages.
+    pub planned: bool,
+    /// What one token of one request was expected to take when the ring was planned, in milliseconds.
+    pub predicted_token_ms: Option<f64>,
     /// In one word: `waiting`, `forming`, `up`, `broken` or `impossible`.
     pub state: String,
     /// Why it is not up, with the next step.
@@ -167,6 +178,25 @@ pub struct NodeStatus {
     pub addrs: Vec<String>,
     /// Why there is no link.
     pub why: Option<String>,
+    /// How the link came about: `known`, `lan`, `dht`, `relay` or `called`.
+    pub way: Option<String>,
+    /// What it offers, where its ad is known.
+    pub offer: Option<OfferStatus>,
+}
+
+/// What a member offers for the model of this node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OfferStatus {
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// One row through one layer, in milliseconds.
+    pub layer_ms: f64,
+    /// How that is known: `measured`, `reported`, `announced` or `assumed`.
+    pub layer_known: String,
+    /// Whether it has the whole model on disk.
+    pub whole: bool,
+    /// Why it is not used, or what else is to be said of it.
+    pub why_not: Option<String>,
 }
 
 /// Counters and rates since the start.

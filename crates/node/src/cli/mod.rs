@@ -2,8 +2,10 @@
 
 mod ask;
 mod model;
+mod plan;
 pub mod progress;
 mod show;
+mod ticket;
 
 use crate::config::Settings;
 use crate::daemon::{self, Up};
@@ -57,13 +59,22 @@ Examples:
   myzel up --join myzel1ge3d…
   myzel up --split 2 --model path/to/model.gguf
   myzel --data-dir b up --api 127.0.0.1:7718 --threads 1")]
-    Up(UpArgs),
+    Up(Box<UpArgs>),
     /// Invite another machine: print a ticket of the node that runs here
-    #[command(after_help = "Examples:\n  myzel ticket\n  myzel ticket --hours 1 --uses 1")]
-    Ticket(show::TicketArgs),
+    #[command(after_help = "\
+Examples:
+  myzel ticket
+  myzel ticket --qr
+  myzel ticket --hours 1 --uses 1
+  myzel ticket list
+  myzel ticket revoke NAME")]
+    Ticket(ticket::TicketArgs),
     /// Show nodes, stages and rates of the node that runs here
     #[command(after_help = "Examples:\n  myzel status\n  myzel status --json")]
     Status(show::StatusArgs),
+    /// Explain which nodes would compute which layers of a model, and how fast that is expected to be
+    #[command(after_help = "Examples:\n  myzel plan\n  myzel plan smollm2-135m-instruct --json")]
+    Plan(plan::PlanArgs),
     /// Ask the node that runs here; the answer streams to standard output
     #[command(after_help = "\
 Examples:
@@ -125,7 +136,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
     // A node that gives up on a call to a dead peer does not wait until QUIC has buried the call; iroh calls
     // that an error, and people have had ours already. `--log iroh::socket=error` shows it.
-    let log = format!("iroh::socket=off,{}", cli.log);
+    // Likewise mDNS and the DHT where there is no network: members are then found by other ways, or named as missing.
+    let quiet = "iroh::socket=off,swarm_discovery=off,n0_mainline=off,iroh_relay=off";
+    let log = format!("{quiet},{}", cli.log);
     let filter = tracing_subscriber::EnvFilter::try_new(log)
         .with_context(|| format!("--log {:?} is not a level", cli.log))?;
     tracing_subscriber::fmt()
@@ -142,18 +155,23 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let done = runtime.block_on(async {
         match cli.command {
             Command::Up(args) => {
-                let settings = args.settings.with_file(args.config.as_deref(), &data_dir)?;
+                let UpArgs {
+                    join,
+                    config,
+                    settings,
+                } = *args;
                 let up = Up {
+                    settings: settings.with_file(config.as_deref(), &data_dir)?,
                     data_dir,
                     catalogue: cli.catalogue,
-                    join: args.join,
-                    settings,
+                    join,
                 };
                 // The future of a whole node is large; it lives on the heap.
                 Box::pin(daemon::run(up, stop_on_signals()?)).await
             }
-            Command::Ticket(args) => show::ticket(&data_dir, &args).await,
+            Command::Ticket(args) => ticket::run(&data_dir, &args).await,
             Command::Status(args) => show::status(&data_dir, &args).await,
+            Command::Plan(args) => plan::plan(&data_dir, &args).await,
             Command::Ask(args) => ask::ask(&data_dir, args).await,
             Command::Model { command } => {
                 model::run(&data_dir, cli.catalogue.as_deref(), command).await

@@ -1,7 +1,8 @@
-//! `myzel ticket` and `myzel status`.
+//! `myzel status`, and asking a running node.
 
 use super::print_line;
-use crate::control::{Control, TicketReply};
+use crate::content::FetchStatus;
+use crate::control::Control;
 use crate::status::{
     Answers, HostingStatus, NodeStatus, RingStatus, SandboxStatus, StageStatus, Status,
 };
@@ -14,45 +15,10 @@ use std::time::Duration;
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
-pub(super) struct TicketArgs {
-    /// How long the ticket lives, in hours [default: a week]
-    #[arg(long, value_name = "HOURS")]
-    hours: Option<f64>,
-    /// How many machines may join with it [default: any number]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    uses: Option<u32>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-pub(super) async fn ticket(data_dir: &Path, args: &TicketArgs) -> anyhow::Result<()> {
-    let mut query = Vec::new();
-    if let Some(hours) = args.hours {
-        if !(hours > 0.0 && hours <= 24.0 * 366.0) {
-            bail!("--hours {hours} is out of range: more than 0, at most a year");
-        }
-        query.push(("life_s", ((hours * 3600.0).ceil() as u64).to_string()));
-    }
-    if let Some(uses) = args.uses {
-        query.push(("uses", uses.to_string()));
-    }
-    let query: Vec<String> = query.into_iter().map(|(k, v)| format!("{k}={v}")).collect();
-    let path = format!("/myzel/ticket?{}", query.join("&"));
-    let text = ask_node(data_dir, reqwest::Method::POST, &path).await?;
-    let reply: TicketReply = serde_json::from_str(&text)?;
-    Ok(print_line(if args.json {
-        text.trim()
-    } else {
-        &reply.ticket
-    })?)
 }
 
 pub(super) async fn status(data_dir: &Path, args: &StatusArgs) -> anyhow::Result<()> {
@@ -142,6 +108,7 @@ fn for_people(status: &Status) -> String {
             coordinator.short()
         )
     }));
+    lines.extend(status.fetches.iter().map(fetch_line));
     lines.extend(status.nodes.iter().map(member_line));
     lines.join("\n")
 }
@@ -156,7 +123,7 @@ fn node_lines(status: &Status) -> Vec<String> {
     let context = model
         .context
         .map_or("?".to_owned(), |context| context.to_string());
-    vec![
+    let mut lines = vec![
         format!("node      {} \"{}\"", status.node.short(), status.name),
         format!("commons   {}", status.commons.short()),
         format!("endpoint  {}", status.api),
@@ -181,7 +148,14 @@ fn node_lines(status: &Status) -> Vec<String> {
             rates.threads,
             rates.engine_bytes / 1_000_000
         ),
-    ]
+    ];
+    lines.extend(
+        status
+            .relays
+            .iter()
+            .map(|relay| format!("relay     {relay}")),
+    );
+    lines
 }
 
 fn sandbox_lines(sandbox: &SandboxStatus) -> Vec<String> {
@@ -209,10 +183,16 @@ fn sandbox_lines(sandbox: &SandboxStatus) -> Vec<String> {
 }
 
 fn ring_lines(ring: &RingStatus) -> Vec<String> {
+    let whose = match ring.planned {
+        true => "chosen by the planner",
+        false => "asked for",
+    };
     let mut lines = vec![format!(
-        "ring      {} ({} remote stages asked for)",
+        "ring      {} ({} remote stages {whose})",
         ring.state, ring.split
     )];
+    let predicted = ring.predicted_token_ms.iter();
+    lines.extend(predicted.map(|ms| format!("          {ms:.1} ms a token were expected")));
     lines.extend(ring.why.iter().map(|why| format!("          {why}")));
     if let (Some(head), Some(tail)) = (ring.head, ring.tail) {
         lines.push(format!(
@@ -230,10 +210,31 @@ fn ring_lines(ring: &RingStatus) -> Vec<String> {
     lines
 }
 
+fn fetch_line(fetch: &FetchStatus) -> String {
+    let from = fetch.providers.iter().map(|provider| {
+        let why = provider.why.as_ref();
+        let why = why.map_or(String::new(), |why| format!(", {why}"));
+        format!("{} ({} bytes{why})", provider.node.short(), provider.bytes)
+    });
+    format!(
+        "fetched   {}: {} bytes in {} ms from {}",
+        fetch.what,
+        fetch.bytes,
+        fetch.took_ms,
+        from.collect::<Vec<_>>().join(", ")
+    )
+}
+
 fn member_line(node: &NodeStatus) -> String {
     let rtt = node
         .rtt_ms
         .map_or(String::new(), |ms| format!(", {ms:.1} ms"));
+    let way = match node.way.as_deref() {
+        Some("lan") => ", found on the local network",
+        Some("dht") => ", found in the DHT",
+        Some("relay") => ", over a relay",
+        _ => "",
+    };
     let why = node
         .why
         .as_ref()
@@ -244,8 +245,13 @@ fn member_line(node: &NodeStatus) -> String {
         since_s,
         ..
     } = node;
+    let offer = node.offer.as_ref().map_or(String::new(), |offer| {
+        let why = offer.why_not.as_ref();
+        let why = why.map_or(String::new(), |why| format!(" ({why})"));
+        format!("; offers {} MB{why}", offer.memory_bytes / 1_000_000)
+    });
     format!(
-        "member    {} \"{name}\" {state} for {since_s} s{rtt}{why}",
+        "member    {} \"{name}\" {state} for {since_s} s{rtt}{way}{why}{offer}",
         node.node.short()
     )
 }

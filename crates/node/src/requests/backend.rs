@@ -149,7 +149,7 @@ impl Backend for Requests {
         if request.model != self.model.name {
             return Err(Fault::model_not_found(&request.model));
         }
-        let path = self.path()?;
+        let path = self.path_in(request.room)?;
         let host = self.engine(&path)?;
         let prompt = self
             .prompt(&host, std::mem::take(&mut request.prompt))
@@ -199,7 +199,7 @@ impl Backend for Requests {
 
     async fn embed(&self, request: EmbedRequest) -> Result<Embeddings, Fault> {
         let host = self.host_for(&request.model)?;
-        let path = self.path()?;
+        let path = self.path_in(request.room)?;
         let (mut texts, mut prompt_tokens) = (Vec::new(), 0);
         for input in request.inputs {
             let text = match input {

@@ -12,7 +12,8 @@ pub use card::card;
 pub(crate) use run::Reply;
 
 use crate::home::Home;
-use crate::ring::{Coordinator, Ring, State};
+use crate::ring::{Coordinator, Ring, StageHost, State};
+use crate::rooms::Rooms;
 use crate::status::{Answers, Rates};
 use api::{Caller, Fault, GenerateRequest, ModelCard};
 use engine::{EngineError, Host};
@@ -48,6 +49,7 @@ pub struct Requests {
     rates: Arc<Mutex<Rates>>,
     tasks: TaskTracker,
     salt: [u8; 32],
+    rooms: Rooms,
 }
 
 impl Requests {
@@ -59,6 +61,7 @@ impl Requests {
         home: Option<Home>,
         ring: Option<Arc<Coordinator>>,
         sessions_max: u32,
+        rooms: Rooms,
     ) -> Self {
         Self {
             model,
@@ -71,6 +74,7 @@ impl Requests {
             rates: Arc::default(),
             tasks: TaskTracker::new(),
             salt: rand::random(),
+            rooms,
         }
     }
 
@@ -116,6 +120,29 @@ impl Requests {
         let host = host_of(path).map_err(|error| down(&error))?;
         self.places.set_total(host.loaded().sessions_max);
         Ok(host)
+    }
+
+    /// The path of a request that only those in `room` may see.
+    fn path_in(&self, room: Option<api::Room>) -> Result<Path, Fault> {
+        let path = self.path()?;
+        let ring: &[StageHost] = match &path {
+            Path::Home(_) => &[],
+            Path::Ring(ring) => &ring.stages,
+        };
+        let hosts = ring.iter().map(|stage| &stage.member);
+        self.rooms.admit(room, hosts).map(|()| path)
+    }
+
+    /// The engine-host that answers here, and how many layers it computes of a token; none while there is none.
+    #[must_use]
+    pub fn engine_here(&self, layers: u32) -> Option<(Arc<Host>, u32)> {
+        let path = self.path().ok()?;
+        let host = host_of(&path).ok()?;
+        let layers = match path {
+            Path::Home(_) => layers,
+            Path::Ring(ring) => ring.layers_here(),
+        };
+        Some((host, layers))
     }
 
     /// Waits until every answer has ended.

@@ -2,35 +2,43 @@
 //!
 //! # Story
 //!
-//! With `--split N` a [`Coordinator`] owns one task. It waits until N members are linked, loads head and tail here, asks
-//! each member to load its stage, connects the hops ([`form`]), publishes the [`Ring`], and watches it. When a member is lost
-//! or a hop ends, the ring is broken: its sessions fail with an error that names the peer, and the task begins again with
-//! whoever is there. Head and tail stay loaded all the time.
+//! A [`Coordinator`] owns one task. It waits until there are members for the whole model ([`place`]: N of them with `--split N`,
+//! else those that the planner chooses), loads head and tail here, asks each member to load its stage, connects the hops
+//! ([`form`]), publishes the [`Ring`], and watches it. When a member is lost or a hop ends, the ring is broken: its sessions
+//! fail with an error that names the peer, and the task begins again with whoever is there. Head and tail stay loaded as long
+//! as the layers that stay here are the same. An idle ring is given up when the planner finds a much better one.
 //!
 //! Each request has a task of its own ([`session`]) which feeds a `swarm::session` machine. Frames that come back from the
 //! last stage find their session by its id.
 
 pub mod form;
+mod laps;
+mod place;
 pub mod session;
 
+pub use place::Placing;
+
 use crate::home::EngineSettings;
+use crate::rooms::Rooms;
 use crate::status::{RingStatus, StageStatus};
 use bytes::Bytes;
 use engine::{EngineError, Supervisor};
+use laps::Laps;
 use net::{EndReason, HopReceiver, HopSender, IncomingHop, Links, Net};
-use proto::host::{Part, Role};
+use place::Layout;
 use proto::ids::{NodeId, RingId, SessionId};
 use proto::member::{Member, Membership};
 use proto::ring::{
     EpochAnswer, HopBody, LinkBody, RefusalCode, RingReady, RingRefused, SessionFailed,
 };
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use store::stages::Stages as StageFiles;
 use swarm::session::Event;
 use swarm::split::Split;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -41,8 +49,6 @@ const NEWS_MAX: usize = 256;
 const SESSION_EVENTS_MAX: usize = 64;
 /// The pause before a ring is formed again.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How long a member that refused is left alone, as long as others can be asked.
-const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// How long a stage that ended its hop in good order has to say over its link why.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -55,6 +61,8 @@ pub enum News {
     Silent(NodeId, u64),
     /// A member's link is lost.
     Lost(NodeId, EndReason),
+    /// A member loads its stage.
+    Loading(NodeId, RingId),
     /// A member has loaded its stage.
     Ready(NodeId, RingReady),
     /// A member has not, or no longer.
@@ -96,12 +104,12 @@ pub struct Plan {
     pub engine: EngineSettings,
     /// The model.
     pub model: store::models::Model,
-    /// Which layers go where.
-    pub split: Split,
-    /// The stage files that stay here.
-    pub head: PathBuf,
-    /// See [`Plan::head`].
-    pub tail: PathBuf,
+    /// Who may compute them.
+    pub rooms: Rooms,
+    /// How layers are given out.
+    pub placing: Placing,
+    /// Where stages are cut.
+    pub files: StageFiles,
 }
 
 /// The coordinator of a ring, until it is dropped.
@@ -109,7 +117,7 @@ pub struct Plan {
 pub struct Coordinator {
     state: watch::Receiver<State>,
     news: mpsc::Sender<News>,
-    split: Split,
+    placing: Placing,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -125,19 +133,12 @@ impl Coordinator {
     pub fn start(plan: Plan) -> Self {
         let (publish, state) = watch::channel(State::Waiting { have: 0, why: None });
         let (news, inbox) = mpsc::channel(NEWS_MAX);
-        let split = plan.split.clone();
-        let parts = vec![
-            Part::of(Role::Head, &plan.head),
-            Part::of(Role::Tail, &plan.tail),
-        ];
-        // The stages elsewhere, and head and tail here.
-        let lanes = split.remote.len() as u32 + 1;
-        let engine = Arc::new(plan.engine.start(&plan.model, parts, lanes));
+        let placing = plan.placing.clone();
         let (members, refused) = (BTreeMap::new(), HashMap::new());
         let tasks = TaskTracker::new();
         let work = Work {
             plan,
-            engine,
+            ends: None,
             publish,
             inbox,
             members,
@@ -147,7 +148,7 @@ impl Coordinator {
         Self {
             state,
             news,
-            split,
+            placing,
             task: tokio::spawn(work.run()),
         }
     }
@@ -174,30 +175,57 @@ impl Coordinator {
         self.state.clone()
     }
 
+    /// The ring, if it is up.
+    #[must_use]
+    pub fn up(&self) -> Option<Arc<Ring>> {
+        match &*self.state.borrow() {
+            State::Up(ring) => Some(ring.clone()),
+            _ => None,
+        }
+    }
+
     /// How the ring stands, for status.
     #[must_use]
     pub fn status(&self) -> RingStatus {
-        let need = self.split.remote.len();
         let (word, why, ring) = match &*self.state.borrow() {
             State::Waiting { have, why } => {
-                let waits = format!(
-                    "{have} of {need} other nodes are linked; let more join with: myzel ticket"
-                );
-                ("waiting", Some(why.clone().unwrap_or(waits)), None)
+                let why = why.clone().or_else(|| Some(self.waits(*have)));
+                ("waiting", why, None)
             }
             State::Forming(_) => ("forming", None, None),
             State::Up(ring) => ("up", None, Some(ring.clone())),
         };
+        let split = match (&ring, &self.placing) {
+            (Some(ring), _) => Some(&ring.layout.split),
+            (None, Placing::Asked(split)) => Some(split),
+            (None, Placing::Weighed(_)) => None,
+        };
+        let forecast = ring.as_ref().and_then(|ring| ring.layout.forecast);
         RingStatus {
-            split: need as u32,
+            split: split.map_or(0, |split| split.remote.len() as u32),
+            planned: matches!(self.placing, Placing::Weighed(_)),
+            predicted_token_ms: forecast.map(|forecast| forecast.token_ms()),
             state: word.to_owned(),
             why,
             ring: ring.as_ref().map(|ring| ring.id),
-            head: Some(self.split.head),
-            tail: Some(self.split.tail),
+            head: split.map(|split| split.head),
+            tail: split.map(|split| split.tail),
             stages: ring
                 .map(|ring| ring.stages.iter().map(StageHost::status).collect())
                 .unwrap_or_default(),
+        }
+    }
+}
+
+impl Coordinator {
+    /// What a ring without enough members waits for.
+    fn waits(&self, have: usize) -> String {
+        match &self.placing {
+            Placing::Asked(split) => {
+                let need = split.remote.len();
+                format!("{have} of {need} other nodes are linked; let more join with: myzel ticket")
+            }
+            Placing::Weighed(_) => "the planner has not been asked yet".to_owned(),
         }
     }
 }
@@ -237,6 +265,9 @@ pub struct Ring {
     pub stages: Vec<StageHost>,
     /// Head and tail.
     pub engine: Arc<Supervisor>,
+    layout: Layout,
+    /// What laps of lone requests take.
+    pub laps: Laps,
     links: Links,
     /// The hop to the first stage, written by the sessions themselves: a task between would cost a wake-up a token.
     hop: tokio::sync::Mutex<HopSender>,
@@ -248,6 +279,12 @@ pub struct Ring {
 }
 
 impl Ring {
+    /// How many layers stay here.
+    #[must_use]
+    pub fn layers_here(&self) -> u32 {
+        self.layout.split.head.len() + self.layout.split.tail.len()
+    }
+
     /// Opens a session's mailbox.
     fn enter(&self, session: SessionId) -> mpsc::Receiver<Event> {
         let (sender, receiver) = mpsc::channel(SESSION_EVENTS_MAX);
@@ -257,6 +294,11 @@ impl Ring {
             self.deliver(session, Event::LinkLost { stage });
         }
         receiver
+    }
+
+    /// Whether no more than one request is under way.
+    fn is_quiet(&self) -> bool {
+        self.sessions().len() <= 1
     }
 
     fn leave(&self, session: SessionId) {
@@ -343,7 +385,8 @@ impl Ring {
 /// The coordinator's task.
 struct Work {
     plan: Plan,
-    engine: Arc<Supervisor>,
+    /// Head and tail, and which layers they have.
+    ends: Option<(Split, Arc<Supervisor>)>,
     publish: watch::Sender<State>,
     inbox: mpsc::Receiver<News>,
     /// Members that are linked.
@@ -358,12 +401,12 @@ impl Work {
     async fn run(mut self) {
         let mut why = None;
         loop {
-            let Some(chosen) = self.gather(why.take()).await else {
+            let Some(layout) = self.gather(why.take()).await else {
                 return;
             };
             let id = RingId(rand::random());
             self.publish.send_replace(State::Forming(id));
-            match self.form(id, chosen).await {
+            match self.form(id, layout).await {
                 Ok(ring) => {
                     info!(ring = %ring.id.short(), stages = ring.stages.len(), "the ring is up");
                     self.publish.send_replace(State::Up(ring.clone()));
@@ -381,49 +424,12 @@ impl Work {
             if let Some(why) = &why {
                 warn!(%why, "there is no ring");
             }
-            let have = self.members.len();
+            let have = self.inside();
             self.publish.send_replace(State::Waiting {
                 have,
                 why: why.clone(),
             });
-            tokio::time::sleep(AGAIN).await;
-        }
-    }
-
-    /// Waits until enough members are linked, and chooses. `None` when nobody sends news any more.
-    async fn gather(&mut self, mut why: Option<String>) -> Option<Vec<Member>> {
-        let need = self.plan.split.remote.len();
-        loop {
-            while let Ok(news) = self.inbox.try_recv() {
-                self.note(&news);
-            }
-            self.refused.retain(|_, at| at.elapsed() < REFUSED_FOR);
-            // Those that refused a moment ago come last: others may do better.
-            let mut candidates: Vec<&Member> = self.members.values().collect();
-            candidates.sort_by_key(|member| self.refused.contains_key(&member.id));
-            let fresh = candidates
-                .iter()
-                .filter(|m| !self.refused.contains_key(&m.id))
-                .count();
-            if candidates.len() >= need && (fresh >= need || self.refused.is_empty()) {
-                return Some(candidates.into_iter().take(need).cloned().collect());
-            }
-            let state = State::Waiting {
-                have: self.members.len(),
-                why: why.clone(),
-            };
-            self.publish.send_replace(state);
-            // Silence is news, too: a refusal is forgotten after a while.
-            match tokio::time::timeout(REFUSED_FOR, self.inbox.recv()).await {
-                Ok(Some(news)) => {
-                    if matches!(news, News::Up(_)) && self.members.len() + 1 >= need {
-                        why = None;
-                    }
-                    self.note(&news);
-                }
-                Ok(None) => return None,
-                Err(_) => {}
-            }
+            tokio::time::sleep(place::pause()).await;
         }
     }
 
@@ -442,10 +448,18 @@ impl Work {
 
     /// Hands on what concerns sessions, until the ring is broken.
     async fn watch(&mut self, ring: &Arc<Ring>) {
+        let mut review = Instant::now() + place::review();
         loop {
             let news = tokio::select! {
                 () = ring.ended.cancelled() => return,
                 news = self.inbox.recv() => news,
+                () = tokio::time::sleep_until(review) => {
+                    if self.moves(ring) {
+                        return;
+                    }
+                    review = Instant::now() + place::review();
+                    continue;
+                }
             };
             let Some(news) = news else { return };
             self.note(&news);

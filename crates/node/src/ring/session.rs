@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use proto::host::{Answer, Drawn, Output, Run};
 use proto::ids::SessionId;
+use proto::ring::{HopBody, Rows, RowsKind};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +68,7 @@ pub(crate) async fn run(ring: Arc<Ring>, id: SessionId, session: Session, taker:
         session,
         engine: FuturesUnordered::new(),
         begun: Instant::now(),
+        lap: None,
     }
     .run(mailbox, taker)
     .await
@@ -92,6 +94,8 @@ struct Runner {
     /// Calls to the engine that are not answered.
     engine: FuturesUnordered<BoxFuture<'static, Event>>,
     begun: Instant,
+    /// When a row set out on its lap, alone.
+    lap: Option<Instant>,
 }
 
 impl Runner {
@@ -123,6 +127,12 @@ impl Runner {
     async fn handle(&mut self, event: Event, taker: &mut Taker<'_>) -> Option<End> {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
+            if matches!(event, Event::Returned { .. })
+                && let Some(begun) = self.lap.take()
+                && self.ring.is_quiet()
+            {
+                self.ring.laps.add(begun.elapsed());
+            }
             let now_ms = self.begun.elapsed().as_millis() as u64;
             for effect in self.session.handle(event, now_ms) {
                 match effect {
@@ -135,6 +145,7 @@ impl Runner {
                         }
                     },
                     Effect::Forward { body, payload } => {
+                        self.lap = self.sets_out(&body).then(Instant::now);
                         if let Err(stage) = self.ring.forward(body, payload).await {
                             events.push_back(Event::LinkLost { stage });
                         }
@@ -152,6 +163,12 @@ impl Runner {
             }
         }
         None
+    }
+
+    /// Whether a single row goes round, and nothing else is under way that it would have to wait for.
+    fn sets_out(&self, body: &HopBody) -> bool {
+        let single = |rows: &Rows| rows.kind == RowsKind::Decode && rows.rows == 1;
+        matches!(body, HopBody::Rows(rows) if single(rows)) && self.ring.is_quiet()
     }
 
     fn tell(&self, stage: u32, body: proto::ring::LinkBody) {

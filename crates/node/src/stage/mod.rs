@@ -8,23 +8,26 @@
 
 mod serve;
 
+use crate::content::{Content, ContentError};
 use crate::home::EngineSettings;
+use crate::memory::{Budget, Reserved};
 use crate::ring::form::contract;
+use crate::rooms::Rooms;
 use crate::sandbox;
 use crate::status::HostingStatus;
 use engine::{EngineError, Supervisor};
 use net::{HopSender, IncomingHop, Links, Net};
 use proto::gguf::Header;
 use proto::host::{FailCode, KvType, Loaded, Part, Role, SESSIONS_MAX};
-use proto::ids::{NodeId, RingId};
+use proto::ids::{Hash, NodeId, RingId};
 use proto::member::Membership;
 use proto::model::{LAYERS_MAX, LayerRange};
 use proto::ring::{
     DETAIL_BYTES_MAX, HopHello, LinkBody, OpenRing, RefusalCode, RingReady, RingRefused, STAGES_MAX,
 };
 use std::collections::HashMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use store::models::{Model, Models};
 use store::stages::{StageRequest, Stages as StageFiles};
@@ -57,6 +60,8 @@ struct Hosted {
     status: HostingStatus,
     inputs: mpsc::Sender<Input>,
     stop: CancellationToken,
+    /// Once it loads.
+    engine: Option<StageEngine>,
 }
 
 /// What every stage needs.
@@ -67,9 +72,23 @@ struct Needs {
     membership: Membership,
     engine: EngineSettings,
     models: Models,
-    /// The model that this node itself runs; it may be outside the store.
-    own: Model,
+    content: Content,
+    /// The model that this node itself runs, once it has one; it may be outside the store.
+    own: Arc<OnceLock<Model>>,
     files: StageFiles,
+    rooms: Rooms,
+    budget: Budget,
+}
+
+/// A stage's engine, for those who measure.
+#[derive(Debug, Clone)]
+pub struct StageEngine {
+    /// Of which model.
+    pub model: Hash,
+    /// How many layers it has.
+    pub layers: u32,
+    /// The engine.
+    pub engine: Arc<Supervisor>,
 }
 
 /// The stages that this node hosts. Clones share them.
@@ -87,8 +106,9 @@ impl Stages {
         (net, links): (Net, Links),
         membership: Membership,
         engine: EngineSettings,
-        (models, own): (Models, Model),
+        (models, own, content): (Models, Arc<OnceLock<Model>>, Content),
         files: StageFiles,
+        (rooms, budget): (Rooms, Budget),
     ) -> Self {
         let needs = Arc::new(Needs {
             net,
@@ -96,8 +116,11 @@ impl Stages {
             membership,
             engine,
             models,
+            content,
             own,
             files,
+            rooms,
+            budget,
         });
         Self {
             needs,
@@ -117,6 +140,22 @@ impl Stages {
             .values()
             .map(|hosted| hosted.status.clone())
             .collect()
+    }
+
+    /// The engines of what is hosted.
+    #[must_use]
+    pub fn engines(&self) -> Vec<StageEngine> {
+        let hosted = self.hosted();
+        hosted
+            .values()
+            .filter_map(|hosted| hosted.engine.clone())
+            .collect()
+    }
+
+    fn note_engine(&self, ring: RingId, engine: StageEngine) {
+        if let Some(hosted) = self.hosted().get_mut(&ring) {
+            hosted.engine = Some(engine);
+        }
     }
 
     /// A coordinator asks for a stage. Answers it when the stage is loaded, or why it is not.
@@ -152,12 +191,13 @@ impl Stages {
                     status,
                     inputs,
                     stop,
+                    engine: None,
                 },
             );
         }
         let this = self.clone();
         self.tasks.spawn(async move {
-            let work = this.needs.host(coordinator, open, inbox);
+            let work = this.host(coordinator, open, inbox);
             let ended = tokio::select! {
                 ended = work => ended,
                 () = stop.cancelled() => Ok(()),
@@ -285,7 +325,7 @@ impl From<EngineError> for Refusal {
     }
 }
 
-impl Needs {
+impl Stages {
     /// Hosts a stage from loading to its end.
     async fn host(
         &self,
@@ -294,23 +334,29 @@ impl Needs {
         inbox: mpsc::Receiver<Input>,
     ) -> Result<(), Refusal> {
         let begun = Instant::now();
+        let needs = &self.needs;
         check(&open)?;
-        let model = self.find(&open)?;
+        let serves = needs.rooms.serves(coordinator);
+        serves.map_err(|why| refusal(RefusalCode::OtherRoom, why))?;
+        // A coordinator whose link is lost by now will not miss it.
+        let _ = needs
+            .links
+            .send(coordinator, LinkBody::RingLoading(open.ring));
         let layers = open.contract.layers;
-        let request = StageRequest {
-            source: model.path.clone(),
-            model: model.blake3,
-            role: Role::Middle,
-            layers,
-        };
-        let unusable = |error| refusal(RefusalCode::ModelUnusable, error);
-        let file = self.files.get(request).await.map_err(unusable)?;
-        let supervisor = self.load(&open, &model, &file);
-        let host = supervisor.ready().await?;
-        self.check_sandbox(host.loaded())?;
+        let (model, file) = needs.stage_file(&open).await?;
+        let _memory = needs.reserve(&open, &file).await?;
+        let engine = Arc::new(needs.load(&open, &model, &file));
+        let host = engine.ready().await?;
+        needs.check_sandbox(host.loaded())?;
         let mine = contract(model.blake3, layers, open.contract.numerics, host.loaded());
         compare(&mine, &open, host.loaded())?;
-        let hop = self.call_successor(&open).await?;
+        let hop = needs.call_successor(&open).await?;
+        let measured = StageEngine {
+            model: model.blake3,
+            layers: layers.len(),
+            engine: engine.clone(),
+        };
+        self.note_engine(open.ring, measured);
         let load_ms = begun.elapsed().as_millis() as u64;
         let ready = RingReady {
             ring: open.ring,
@@ -318,28 +364,69 @@ impl Needs {
             load_ms,
         };
         info!(ring = %open.ring.short(), stage = open.stage, %layers, load_ms, "a stage is hosted");
-        self.links
+        needs
+            .links
             .send(coordinator, LinkBody::RingReady(ready))
             .map_err(|error| refusal(RefusalCode::EngineFailed, error))?;
-        let links = self.links.clone();
-        serve::Serve::new(links, coordinator, &open, supervisor, hop)?
+        let links = needs.links.clone();
+        serve::Serve::new(links, coordinator, &open, engine, hop)?
             .run(inbox)
             .await
     }
+}
 
-    fn find(&self, open: &OpenRing) -> Result<Model, Refusal> {
-        let root = open.contract.model;
-        if self.own.blake3 == root {
-            return Ok(self.own.clone());
+impl Needs {
+    /// Takes the memory that a stage will need, of what this node gives.
+    async fn reserve(&self, open: &OpenRing, file: &Path) -> Result<Option<Reserved>, Refusal> {
+        let spec = self
+            .settings(open)
+            .load(vec![Part::of(Role::Middle, file)], 1);
+        match engine::estimate(&self.engine.launch, spec).await {
+            Ok(memory) => {
+                let reserved = self.budget.reserve(memory.total_bytes());
+                Ok(Some(
+                    reserved.map_err(|error| refusal(RefusalCode::NoRoom, error))?,
+                ))
+            }
+            Err(error @ EngineError::Failed(_)) => Err(error.into()),
+            // A file that processes die of is counted where it is loaded.
+            Err(_) => Ok(None),
         }
-        self.models.find_by_hash(root).ok_or_else(|| {
-            let name = &open.model_name;
-            let detail = format!(
-                "the model {name:?} (BLAKE3 {}) is not on this node; fetch it there with: myzel model pull {name}",
-                root.short()
-            );
-            refusal(RefusalCode::ModelMissing, detail)
-        })
+    }
+
+    /// The file of a stage: cut from the model, where that is here, else composed from blocks that other members have.
+    async fn stage_file(&self, open: &OpenRing) -> Result<(Model, PathBuf), Refusal> {
+        let (root, layers) = (open.contract.model, open.contract.layers);
+        let (role, unusable) = (Role::Middle, |error| {
+            refusal(RefusalCode::ModelUnusable, error)
+        });
+        if let Some(model) = self.find(root) {
+            let request = StageRequest {
+                source: model.path.clone(),
+                model: model.blake3,
+                role,
+                layers,
+            };
+            let file = self.files.get(request).await.map_err(unusable)?;
+            return Ok((model, file));
+        }
+        let file = self.content.stage(root, role, layers).await;
+        let file = file.map_err(|error| missing(open, &error))?;
+        let model = Model {
+            path: file.clone(),
+            blake3: root,
+            name: open.model_name.clone(),
+            bytes: 0,
+            licence: None,
+            sampling: None,
+        };
+        Ok((model, file))
+    }
+
+    /// The whole model, if it is here.
+    fn find(&self, root: Hash) -> Option<Model> {
+        let own = self.own.get().filter(|own| own.blake3 == root);
+        own.cloned().or_else(|| self.models.find_by_hash(root))
     }
 
     /// Strangers are served by an engine that is locked up, or by the owner's own decision.
@@ -351,15 +438,20 @@ impl Needs {
     }
 
     fn load(&self, open: &OpenRing, model: &Model, file: &Path) -> Supervisor {
-        let settings = EngineSettings {
+        let parts = vec![Part::of(Role::Middle, file)];
+        self.settings(open).start(model, parts, 1)
+    }
+
+    /// The engine's settings for a stage.
+    fn settings(&self, open: &OpenRing) -> EngineSettings {
+        EngineSettings {
             numerics: open.contract.numerics,
             positions_max: open.positions_max,
             sessions_max: open.sessions_max,
             // A type that is not known here is found by comparing contracts.
             kv: KvType::named(&open.contract.kv_type).unwrap_or_default(),
             ..self.engine.clone()
-        };
-        settings.start(model, vec![Part::of(Role::Middle, file)], 1)
+        }
     }
 
     async fn call_successor(&self, open: &OpenRing) -> Result<HopSender, Refusal> {
@@ -371,6 +463,21 @@ impl Needs {
         };
         let called = self.net.dial_hop(&open.successor, &hello).await;
         called.map_err(|error| refusal(RefusalCode::SuccessorLost, error))
+    }
+}
+
+fn missing(open: &OpenRing, error: &ContentError) -> Refusal {
+    let (name, root) = (&open.model_name, open.contract.model);
+    match error {
+        ContentError::Nobody { .. } => {
+            let detail = format!(
+                "the model {name:?} (BLAKE3 {}) is neither on this node nor on one that it is linked to; fetch it \
+                 there with: myzel model pull {name}",
+                root.short()
+            );
+            refusal(RefusalCode::ModelMissing, detail)
+        }
+        error => refusal(RefusalCode::ModelUnusable, error),
     }
 }
 

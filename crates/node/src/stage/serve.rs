@@ -10,6 +10,7 @@ use proto::host::{Answer, Trim};
 use proto::ids::{NodeId, SessionId};
 use proto::ring::{HopBody, LinkBody, OpenRing, OpenSession, RETAINED_BYTES_MAX, RefusalCode};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 use swarm::stage::{Compute, Effect, Event, Stage, StagePlan};
 use tokio::sync::mpsc;
@@ -27,7 +28,7 @@ pub(super) struct Serve {
     predecessor: NodeId,
     from_stage: u32,
     machine: Stage,
-    engine: Supervisor,
+    engine: Arc<Supervisor>,
     forward: HopSender,
     /// The hop from the stage before, once it has called.
     hop: Option<HopReceiver>,
@@ -45,7 +46,7 @@ impl Serve {
         links: Links,
         coordinator: NodeId,
         open: &OpenRing,
-        engine: Supervisor,
+        engine: Arc<Supervisor>,
         forward: HopSender,
     ) -> Result<Self, Refusal> {
         let loaded = engine.host()?.loaded().clone();

@@ -1,5 +1,6 @@
 //! Model files that are not what they seem, and models that are not there.
 
+use crate::planned;
 use crate::support::http::greedy;
 use crate::support::hub::{Hub, catalogue};
 use crate::support::models::small;
@@ -157,27 +158,25 @@ async fn a_file_with_another_hash_than_the_catalogue_says() {
 }
 
 #[tokio::test]
-async fn a_peer_without_the_model_is_named_and_another_takes_its_place() {
+async fn a_peer_without_memory_is_named_and_another_takes_its_place() {
     let dir = tempfile::tempdir().unwrap();
-    let (model, other) = (small(dir.path()), dir.path().join("other.gguf"));
-    specimen::write(&other, Family::Qwen2, 1).unwrap();
+    let model = small(dir.path());
+    let own = planned::small_bytes(&Setup::new("own").model(&model)).await;
     let a = Setup::new("a").model(&model).split(1).up().await;
-    let empty = dir.path().join("empty");
-    let b = Setup::new("bare")
-        .model(&other)
-        .env("XDG_DATA_HOME", empty.to_str().unwrap())
-        .join(&a);
-    let b = b.up().await;
+    // Its own model takes all but a mebibyte of what it gives.
+    let memory = planned::kib(own + (1 << 20));
+    let b = Setup::new("full").model(&model).arg("--memory", &memory);
+    let b = b.join(&a).up().await;
     let why = eventually("the coordinator says why there is no ring", || async {
         a.status()
             .ring
             .unwrap()
             .why
-            .filter(|why| why.contains("not on this node"))
+            .filter(|why| why.contains("bytes of memory are needed"))
     })
     .await;
     let b_id = b.id().short();
-    says(&why, &[&b_id, "\"bare\"", "small", "myzel model pull"]);
+    says(&why, &[&b_id, "\"full\"", "--memory"]);
     let status = a.status();
     assert_eq!(status.answers, Answers::Home, "the coordinator goes on");
     let answer = a.client().ask(greedy("hello", 5)).await.unwrap();

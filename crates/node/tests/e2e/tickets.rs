@@ -4,8 +4,8 @@ use crate::support::models::small;
 use crate::support::node::{Node, Setup, says};
 use crate::support::wait::eventually;
 use identity::{Invitation, NodeKey, issue_ticket};
-use node::control::TicketReply;
 use node::standing::now_s;
+use node::tickets::{TicketReply, TicketStatus};
 use proto::ticket::Ticket;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -77,6 +77,7 @@ async fn garbled_and_forged_tickets() {
     let forged = Invitation {
         commons,
         addrs,
+        relays: Vec::new(),
         not_after_s: now_s() + 60,
         nonce,
         uses_max: None,
@@ -131,6 +132,60 @@ async fn expired_and_used_up_tickets() {
             .cli_fails(&["ticket", &format!("--hours={hours}"), "--uses", uses]);
         says(&said, &["--hours", "out of range"]);
     }
+}
+
+#[tokio::test]
+async fn revoked_tickets() {
+    let ground = Ground::new();
+    let a = ground.node("a").up().await;
+    let cli = |args: &[&str]| a.setup().cli(args);
+    let list = || -> Vec<TicketStatus> {
+        serde_json::from_str(&cli(&["ticket", "list", "--json"])).unwrap()
+    };
+    let new: TicketReply = serde_json::from_str(&cli(&["ticket", "--json"])).unwrap();
+    let (name, first) = (
+        new.id.to_string(),
+        Ticket::from_text(&a.ticket).unwrap().id(),
+    );
+    let states: Vec<_> = list().into_iter().map(|t| (t.id, t.state)).collect();
+    assert_eq!(states.len(), 2);
+    assert!(states.contains(&(first, "open".into())), "{states:?}");
+    assert!(states.contains(&(new.id, "open".into())), "{states:?}");
+
+    // In capitals, as a camera reads it from a QR code. Who was let in stays in.
+    let b = ground.node("b").arg("--join", &new.ticket.to_uppercase());
+    let b = b.up().await;
+    says(
+        &cli(&["ticket", "revoke", &name]),
+        &[&name, "revoked", "1 of any number"],
+    );
+    ground.refused(&new.ticket, &["refused", "revoked", &a.id().short()]);
+    a.status_when("b stays a member", |status| {
+        status.nodes.iter().any(|node| node.state == "up")
+    })
+    .await;
+    says(&cli(&["ticket", "revoke", &a.ticket]), &["revoked"]);
+    ground.refused(&a.ticket, &["refused", "revoked"]);
+    says(
+        &cli(&["ticket", "list"]),
+        &[&name, &first.to_string(), "revoked"],
+    );
+    assert!(list().iter().all(|ticket| ticket.state == "revoked"));
+
+    let (issuer, unknown) = (b.id().short(), "07".repeat(16));
+    for (which, parts) in [
+        (b.ticket.as_str(), &[issuer.as_str(), "revoke it there"][..]),
+        (unknown.as_str(), &["no ticket", "myzel ticket list"]),
+        ("hello", &["neither the name", "begin"]),
+        ("a&b", &["'&'"]),
+    ] {
+        says(&a.setup().cli_fails(&["ticket", "revoke", which]), parts);
+    }
+    let drawn = cli(&["ticket", "--qr"]);
+    let lines: Vec<&str> = drawn.lines().collect();
+    let (text, code) = lines.split_last().unwrap();
+    Ticket::from_text(text).unwrap();
+    assert!(code.len() > 20 && code.iter().all(|line| line.chars().count() > 40));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod adapters;
 mod batching;
 mod cache;
 mod embeddings;
+mod memory;
 mod prefixes;
 mod refusals;
 mod speculation;

@@ -25,17 +25,21 @@ pub(crate) async fn start(spec: LoadSpec) -> (Supervisor, Arc<Host>) {
     (supervisor, host)
 }
 
-fn supervise(spec: LoadSpec) -> Supervisor {
-    let launch = Launch {
+/// The binary under test, as an engine-host.
+pub(crate) fn launch() -> Launch {
+    Launch {
         program: env!("CARGO_BIN_EXE_myzel").into(),
         args: vec!["engine-host".to_owned()],
-    };
+    }
+}
+
+fn supervise(spec: LoadSpec) -> Supervisor {
     let patient = Patient {
         model: Hash([0; 32]),
         name: "a model under test".to_owned(),
         ward: Arc::new(Ward::new([], Box::new(|_, _| {}))),
     };
-    Supervisor::start(launch, spec, patient)
+    Supervisor::start(launch(), spec, patient)
 }
 
 /// Why an engine-host with this specification does not start.

@@ -127,6 +127,15 @@ impl Client {
         Self { key, ..self }
     }
 
+    /// Asks for an answer that only those in a room may see.
+    pub(crate) async fn ask_in(&self, room: &str, body: Value) -> Result<(), Refusal> {
+        let post = self.http.post(format!("{}/chat/completions", self.url));
+        let post = post.header("content-type", "application/json");
+        let post = post.header("x-myzel-room", room).body(self.named(body));
+        let reply = post.send().await.expect("the node answers");
+        refused(reply).await.map(drop)
+    }
+
     /// The JSON of a route, with its status.
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
         let base = self.url.trim_end_matches("/v1");

@@ -67,6 +67,30 @@ impl Machines {
             .expect("ip counts bytes")
     }
 
+    /// From now on nothing of machine `a` reaches machine `b`, and the other way round.
+    pub(crate) fn separate(&self, a: usize, b: usize) {
+        for (here, there) in [(a, b), (b, a)] {
+            let nft = |words: &str| {
+                ip(&format!("netns exec {} nft {words}", self.name(here)));
+            };
+            nft("add table inet test");
+            nft("add chain inet test in { type filter hook input priority 0 ; }");
+            nft(&format!(
+                "add rule inet test in ip saddr 10.77.0.{there} counter drop"
+            ));
+        }
+    }
+
+    /// Packets that the firewall of machine `n` has dropped.
+    pub(crate) fn dropped(&self, n: usize) -> u64 {
+        let words = format!("netns exec {} nft list chain inet test in", self.name(n));
+        let rules = ip(&words);
+        let counts = rules.split("counter packets ").skip(1);
+        counts
+            .map(|rest| rest.split(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum()
+    }
+
     /// Pulls machine `n`'s plug out of the switch, or puts it in again.
     pub(crate) fn plug(&self, n: usize, state: &str) {
         ip(&format!("-n {} link set port{n} {state}", self.switch));

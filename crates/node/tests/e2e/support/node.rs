@@ -47,6 +47,10 @@ impl Setup {
             .arg("--api", "127.0.0.1:0")
             .arg("--threads", "1")
             .env("XDG_DATA_HOME", home)
+            // Nothing is to be heard outside, and nobody else's node to be found.
+            .env("MYZEL_LAN", "false")
+            .env("MYZEL_DHT", "false")
+            .env("MYZEL_RELAY", "off")
             // Nothing is to be fetched from anywhere.
             .env("HF_ENDPOINT", "http://127.0.0.1:9")
             .env("PIP_NO_INDEX", "1")

@@ -36,3 +36,11 @@ pub(crate) fn engine_hosts(node: u32) -> Vec<u32> {
     })
     .collect()
 }
+
+/// Resident memory of a process in bytes; 0 when it is gone.
+pub(crate) fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

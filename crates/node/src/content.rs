@@ -1,0 +1,487 @@
+//! Models by content: this node hands on to other members what it has of models, and fetches from them what it lacks.
+//!
+//! A model's root is the name of its content, so it does not matter whose bytes they are: every part is verified
+//! while it streams, whole models against their root and layers against a manifest that a member signed.
+
+use crate::roster::Roster;
+use crate::standing::now_s;
+use identity::{NodeKey, Statement, sign_manifest};
+use net::blobs::{
+    AskError, Blob, FetchError, FetchReport, Kept, Offers, Provider, Sink, SinkError, UploadLimits,
+    WallClock, Wanted,
+};
+use net::{Links, PeerState, Standing};
+use proto::ad::Room;
+use proto::codec::DecodeError;
+use proto::gguf::{CutError, plan};
+use proto::host::Role;
+use proto::ids::{Hash, NodeId};
+use proto::manifest::{Block, BlockKind, Manifest, ModelAnswer};
+use proto::member::Member;
+use proto::model::LayerRange;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use store::FileError;
+use store::blocks::{Blocks, BlocksError, ModelBlocks, Offered, Put};
+use store::models::{Model, Models, PullError};
+use store::progress::{Event, Progress, Silent};
+use store::stages::{StageError, Stages};
+use swarm::members::Ask;
+
+/// How long a newcomer waits for the first link before it looks elsewhere for a model.
+const FIRST_LINK_MAX: Duration = Duration::from_secs(10);
+/// How long it then waits for others that the first one knows, at least and at most.
+const MORE_LINKS_MIN: Duration = Duration::from_millis(500);
+const MORE_LINKS_MAX: Duration = Duration::from_secs(2);
+/// How often it looks.
+const LINK_POLL: Duration = Duration::from_millis(50);
+/// Fetches that are remembered for status.
+const FETCHES_KEPT: usize = 8;
+
+/// Why something was not had from other members.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    /// No linked member holds anything of the model.
+    #[error("no linked node has anything of the model {}{}", root.short(), told(faults))]
+    Nobody {
+        /// The model's root.
+        root: Hash,
+        /// What those said that were asked.
+        faults: Vec<AskError>,
+    },
+    /// The parts did not all come.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The disk, or what came, is not as it should be.
+    #[error(transparent)]
+    Blocks(#[from] BlocksError),
+    /// A file cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The model cannot be cut like that.
+    #[error(transparent)]
+    Cut(#[from] CutError),
+    /// The stage was not composed.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// The whole model was not put together.
+    #[error(transparent)]
+    Whole(#[from] PullError),
+    /// This node's own manifest would not be read by anybody.
+    #[error("no manifest is made: {0}")]
+    Manifest(#[from] DecodeError),
+}
+
+fn told(faults: &[AskError]) -> String {
+    faults.iter().map(|fault| format!("\n  {fault}")).collect()
+}
+
+/// What was fetched, for status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchStatus {
+    /// The model's root.
+    pub model: Hash,
+    /// What of it, for people.
+    pub what: String,
+    /// Bytes that came.
+    pub bytes: u64,
+    /// How long that took, in milliseconds.
+    pub took_ms: u64,
+    /// Who delivered how much.
+    pub providers: Vec<ProviderStatus>,
+}
+
+/// A member that was asked for blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderStatus {
+    /// Its key.
+    pub node: NodeId,
+    /// Bytes of it that were verified and kept.
+    pub bytes: u64,
+    /// Why it was given up, if it was.
+    pub why: Option<String>,
+}
+
+/// What this node has of models, and where it gets the rest. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Content {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    blocks: Blocks,
+    models: Models,
+    files: Stages,
+    links: Links,
+    roster: Roster,
+    key: NodeKey,
+    standing: Standing,
+    fetches: Mutex<VecDeque<FetchStatus>>,
+}
+
+/// What is on disk, as members are offered it.
+struct Shelf(Blocks);
+
+impl Offers for Shelf {
+    fn blob(&self, hash: Hash) -> Option<Box<dyn Blob>> {
+        let offered = self.0.find(hash)?;
+        Some(Box::new(Lent(offered)))
+    }
+
+    fn model(&self, root: Hash) -> Option<ModelAnswer> {
+        self.0.answer(root)
+    }
+}
+
+struct Lent(Offered);
+
+impl Blob for Lent {
+    fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
+
+    fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(at, buffer)
+    }
+
+    fn tree_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.tree_at(at, buffer)
+    }
+}
+
+/// Where parts go that were fetched.
+struct Keep(Blocks);
+
+impl Sink for Keep {
+    fn put(&self, block: &Block, part: u32, bytes: &[u8]) -> Result<Kept, SinkError> {
+        match self.0.put(block, part, bytes)? {
+            Put::More | Put::Sealed => Ok(Kept::Part),
+            Put::Damaged => Ok(Kept::Damaged),
+        }
+    }
+}
+
+impl Content {
+    /// Offers to members what is in `blocks`, within `limits`, and fetches over `links`.
+    #[must_use]
+    pub fn new(
+        (blocks, models, files): (Blocks, Models, Stages),
+        (links, roster): (Links, Roster),
+        (key, standing): (NodeKey, Standing),
+        limits: UploadLimits,
+    ) -> Self {
+        let clock = Arc::new(WallClock::default());
+        links.offer(Arc::new(Shelf(blocks.clone())), limits, clock);
+        let inner = Inner {
+            blocks,
+            models,
+            files,
+            links,
+            roster,
+            key,
+            standing,
+            fetches: Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Hands a whole model on from now on. It is hashed once; later starts only look at it.
+    ///
+    /// # Errors
+    ///
+    /// [`ContentError`]; the model is not offered then.
+    pub async fn hand_on(&self, model: &Model) -> Result<(), ContentError> {
+        let inner = &self.inner;
+        let contents = inner.blocks.contents_of(model, Arc::new(Silent)).await?;
+        if inner.blocks.manifest(contents.root).is_none() {
+            let statement = Statement {
+                name: model.name.clone(),
+                licence: model.licence.clone(),
+                membership: Some(inner.standing.membership.clone()),
+                issued_s: now_s(),
+            };
+            let manifest = sign_manifest(&inner.key, contents, statement)?;
+            inner.blocks.keep(manifest)?;
+        }
+        Ok(())
+    }
+
+    /// The newest fetches.
+    #[must_use]
+    pub fn fetches(&self) -> Vec<FetchStatus> {
+        let fetches = self.inner.fetches.lock();
+        let fetches = fetches.unwrap_or_else(PoisonError::into_inner);
+        fetches.iter().cloned().collect()
+    }
+
+    /// The models of which something can be had here.
+    #[must_use]
+    pub fn handed_on(&self) -> Vec<Hash> {
+        let manifests = self.inner.blocks.manifests();
+        manifests
+            .iter()
+            .map(|manifest| manifest.contents.root)
+            .collect()
+    }
+
+    /// Layers of models of which there are only parts here.
+    #[must_use]
+    pub fn parts(&self) -> Vec<(Hash, Vec<LayerRange>)> {
+        let part = |root: Hash| Some((root, self.part(root)?.1));
+        self.handed_on().into_iter().filter_map(part).collect()
+    }
+
+    /// A stage of a model, composed from blocks that are here or are fetched from other members.
+    ///
+    /// # Errors
+    ///
+    /// [`ContentError`].
+    pub async fn stage(
+        &self,
+        root: Hash,
+        role: Role,
+        layers: LayerRange,
+    ) -> Result<PathBuf, ContentError> {
+        let (manifest, providers) = self.survey(root).await?;
+        let inner = &self.inner;
+        let what = format!("layers {layers} of {}", manifest.name);
+        let header = manifest.contents.block(BlockKind::Header).copied();
+        let header = Vec::from_iter(header);
+        self.fetch(
+            root,
+            &format!("the header of {}", manifest.name),
+            &header,
+            &providers,
+            &Silent,
+        )
+        .await?;
+        let source = ModelBlocks::open(&inner.blocks, &manifest.contents)?;
+        let needed = source.needed(&plan(source.header(), role, layers)?);
+        self.fetch(root, &what, &needed, &providers, &Silent)
+            .await?;
+        Ok(inner.files.get_from_blocks(source, role, layers).await?)
+    }
+
+    /// How many layers a model has of which there are only parts here, and which of them.
+    #[must_use]
+    pub fn part(&self, root: Hash) -> Option<(u32, Vec<LayerRange>)> {
+        if self.inner.models.find_by_hash(root).is_some() {
+            return None;
+        }
+        let manifest = self.inner.blocks.manifest(root)?;
+        let held = self.inner.blocks.held(&manifest.contents);
+        let blocks = &manifest.contents.blocks;
+        let layer = |block: &Block| match block.kind {
+            BlockKind::Layer(layer) => Some(layer),
+            _ => None,
+        };
+        let layers = blocks.iter().filter_map(layer).max()? + 1;
+        let here = blocks.iter().zip(held).filter(|(_, held)| *held);
+        let numbers: Vec<u32> = here.filter_map(|(block, _)| layer(block)).collect();
+        (numbers.len() < layers as usize).then(|| (layers, ranges(&numbers)))
+    }
+
+    /// Fetches layers of a model, to have them and to hand them on.
+    ///
+    /// # Errors
+    ///
+    /// [`ContentError`].
+    pub async fn keep_layers(&self, root: Hash, layers: LayerRange) -> Result<(), ContentError> {
+        let (manifest, providers) = self.survey(root).await?;
+        let wanted = |block: &&Block| match block.kind {
+            BlockKind::Layer(layer) => (layers.first..layers.end).contains(&layer),
+            _ => false,
+        };
+        let blocks = manifest.contents.blocks.iter().filter(wanted);
+        let blocks: Vec<Block> = blocks.copied().collect();
+        let what = format!("layers {layers} of {}, to spare", manifest.name);
+        self.fetch(root, &what, &blocks, &providers, &Silent).await
+    }
+
+    /// A whole model, fetched from other members and put together; checked against its root.
+    ///
+    /// # Errors
+    ///
+    /// [`ContentError`].
+    pub async fn whole(
+        &self,
+        root: Hash,
+        progress: Arc<dyn Progress>,
+    ) -> Result<Model, ContentError> {
+        self.first_links().await;
+        let (manifest, providers) = self.survey(root).await?;
+        let all = manifest.contents.blocks.clone();
+        let what = format!("all of {}", manifest.name);
+        self.fetch(root, &what, &all, &providers, &*progress)
+            .await?;
+        let source = ModelBlocks::open(&self.inner.blocks, &manifest.contents)?;
+        let adopted = self.inner.models.adopt(source, &manifest, progress).await;
+        match adopted {
+            Ok(pulled) => Ok(pulled.model),
+            Err(error) => {
+                if matches!(error, PullError::FalseManifest { .. }) {
+                    // What is here is of no use to anybody.
+                    self.inner.blocks.forget(root)?;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Whether there are other members that may hold something.
+    #[must_use]
+    pub fn has_others(&self) -> bool {
+        !self.inner.links.snapshot().is_empty()
+    }
+
+    /// Waits a moment for somebody to be linked, and then for those who were heard of from them: a newcomer has just
+    /// been let in.
+    async fn first_links(&self) {
+        let begun = Instant::now();
+        let mut first = None;
+        while begun.elapsed() < FIRST_LINK_MAX {
+            let peers = self.inner.links.snapshot();
+            if peers.iter().any(|peer| peer.state == PeerState::Up) {
+                let since = first.get_or_insert_with(Instant::now).elapsed();
+                let calls = peers.iter().any(|peer| peer.state == PeerState::Dialing);
+                if since > MORE_LINKS_MAX || (since > MORE_LINKS_MIN && !calls) {
+                    return;
+                }
+            }
+            tokio::time::sleep(LINK_POLL).await;
+        }
+    }
+
+    fn linked(&self) -> Vec<Member> {
+        let all = self.inner.links.snapshot().into_iter();
+        let up = all.filter(|peer| peer.state == PeerState::Up);
+        up.map(|peer| peer.member).collect()
+    }
+
+    /// Who holds what of a model. Members whose ads say that they hold some of it are asked first.
+    async fn survey(&self, root: Hash) -> Result<(Manifest, Vec<Provider>), ContentError> {
+        let inner = &self.inner;
+        let ask = Ask {
+            room: Room::Square,
+            model: root,
+            layer_bytes: 0,
+            build: None,
+        };
+        let seen = inner.roster.view(&ask);
+        let says = |member: &Member| {
+            seen.iter()
+                .any(|seen| seen.node == member.id && (seen.whole || !seen.on_disk.is_empty()))
+        };
+        let mut members = self.linked();
+        members.sort_by_key(|member| !says(member));
+        let survey = inner.links.survey(&members, root).await;
+        for fault in &survey.faults {
+            tracing::debug!(%fault, "a member is not asked for blocks");
+        }
+        match survey.manifest {
+            Some(manifest) => {
+                inner.blocks.keep(manifest.clone())?;
+                Ok((manifest, survey.providers))
+            }
+            None => Err(ContentError::Nobody {
+                root,
+                faults: survey.faults,
+            }),
+        }
+    }
+
+    /// Fetches what lacks of these blocks.
+    async fn fetch(
+        &self,
+        model: Hash,
+        what: &str,
+        blocks: &[Block],
+        providers: &[Provider],
+        progress: &dyn Progress,
+    ) -> Result<(), ContentError> {
+        let missing = self.inner.blocks.missing(blocks).await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let wanted: Vec<Wanted> = missing
+            .into_iter()
+            .map(|missing| Wanted {
+                block: missing.block,
+                parts: missing.parts,
+            })
+            .collect();
+        let begun = Instant::now();
+        let phase = format!("fetching {what} from other nodes");
+        let tell = |report: &FetchReport| {
+            progress.report(&Event {
+                phase: &phase,
+                done: report.done,
+                total: report.total,
+            });
+        };
+        let sink = Arc::new(Keep(self.inner.blocks.clone()));
+        let report = self
+            .inner
+            .links
+            .fetch(&wanted, providers, sink, &tell)
+            .await?;
+        let status = FetchStatus {
+            model,
+            what: what.to_owned(),
+            bytes: report.done,
+            took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            providers: report.providers.iter().map(provider).collect(),
+        };
+        tracing::info!(
+            what,
+            bytes = status.bytes,
+            took_ms = status.took_ms,
+            "fetched from other nodes"
+        );
+        let mut fetches = self
+            .inner
+            .fetches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        fetches.truncate(FETCHES_KEPT - 1);
+        fetches.push_front(status);
+        Ok(())
+    }
+}
+
+fn provider(report: &net::blobs::ProviderReport) -> ProviderStatus {
+    use net::blobs::ProviderState::{Away, Lost, Poisoned, Ready, Refused};
+    let why = match &report.state {
+        Away | Ready => None,
+        Lost { detail } => Some(format!("it was lost: {detail}")),
+        Refused { detail } => Some(format!("it refused: {detail}")),
+        Poisoned { detail } => Some(format!("it sent false bytes: {detail}")),
+    };
+    ProviderStatus {
+        node: report.peer,
+        bytes: report.bytes,
+        why,
+    }
+}
+
+/// Numbers of layers, in ascending order, as ranges.
+fn ranges(numbers: &[u32]) -> Vec<LayerRange> {
+    let mut ranges: Vec<LayerRange> = Vec::new();
+    for &layer in numbers {
+        match ranges.last_mut() {
+            Some(last) if last.end == layer => last.end += 1,
+            _ => ranges.push(LayerRange {
+                first: layer,
+                end: layer + 1,
+            }),
+        }
+    }
+    ranges
+}

@@ -1,0 +1,541 @@
+//! From settings to a node that can be asked.
+
+use super::wires::Wires;
+use super::{Node, Running, Up};
+use crate::cli::progress::{Bar, say};
+use crate::config::{API_ADDR, SESSIONS, STARTER, Settings};
+use crate::content::Content;
+use crate::control::{Control, fresh_token};
+use crate::data::Data;
+use crate::herald;
+use crate::home::{EngineSettings, Home};
+use crate::memory::{Budget, Reserved, TooLittle};
+use crate::placement::{self, Placement};
+use crate::requests::{Requests, card};
+use crate::ring::{Coordinator, Placing, Plan};
+use crate::rooms::Rooms;
+use crate::stage::header;
+use crate::status::ModelStatus;
+use crate::{config, control, quarantine, spare, standing};
+use anyhow::{Context, bail};
+use api::ApiConfig;
+use engine::{Launch, Ward};
+use net::{BindError, Net, NetConfig, Standing};
+use proto::gguf::{Header, cuttable};
+use proto::host::{KvType, Part, Role, SESSIONS_MAX};
+use proto::ids::Hash;
+use proto::ticket::Ticket;
+use std::num::NonZeroU64;
+use std::sync::{Arc, OnceLock};
+use store::models::{Model, Models};
+use store::reference::Reference;
+use store::stages::{StageRequest, Stages as StageFiles};
+use swarm::plan::{Goal, Shape};
+use swarm::split::Split;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What can fail at once, and what a node then has before anything computes.
+pub(super) struct Ground {
+    pub(super) data: Data,
+    pub(super) listener: TcpListener,
+    pub(super) net: Net,
+    pub(super) standing: Standing,
+}
+
+/// Takes the data directory, both ports, and the node's place in its commons.
+async fn take_ground(up: &Up, bound: &OnceLock<Net>) -> anyhow::Result<Ground> {
+    let ticket = up.join.as_deref().map(Ticket::from_text).transpose()?;
+    let data = Data::open(&up.data_dir, up.catalogue.as_deref())?;
+    let listener = listen(&up.settings).await?;
+    let net = bind(&up.settings, &data).await?;
+    let net = bound.get_or_init(|| net).clone();
+    let name = up.settings.name.clone().unwrap_or_else(host_name);
+    if let Some(ticket) = &ticket {
+        say(&format!("joining the commons {} …", ticket.commons.short()));
+    }
+    let standing = standing::take(&data, &net, ticket.as_ref(), &name).await?;
+    Ok(Ground {
+        data,
+        listener,
+        net,
+        standing,
+    })
+}
+
+/// Checks what can be checked before anything is opened; returns the sessions.
+fn check_settings(settings: &Settings) -> anyhow::Result<u32> {
+    let sessions_max = settings.sessions.unwrap_or(SESSIONS);
+    if !(1..=SESSIONS_MAX).contains(&sessions_max) {
+        bail!("--sessions {sessions_max} is out of range: 1 to {SESSIONS_MAX}");
+    }
+    if settings.threads == Some(0) || settings.context == Some(0) {
+        bail!("--threads and --context must be at least 1; leave them out for the default");
+    }
+    Ok(sessions_max)
+}
+
+fn engine_settings(
+    settings: &Settings,
+    sessions_max: u32,
+    data: &Data,
+) -> anyhow::Result<EngineSettings> {
+    Ok(EngineSettings {
+        launch: launch()?,
+        numerics: settings.numerics(settings.split.is_some()),
+        positions_max: settings.context.unwrap_or(0),
+        sessions_max,
+        kv: settings.kv.map_or(KvType::F16, KvType::from),
+        rope_scale: settings.rope_scale,
+        kv_bytes_max: settings.kv_memory.map(|size| size.0),
+        threads: settings.threads,
+        allow_unsandboxed: settings.allow_unsandboxed.unwrap_or(false),
+        ward: quarantine::ward(&data.state)?,
+    })
+}
+
+/// Where this node's own requests are computed.
+struct Course {
+    /// The whole model here; at least until a ring is up.
+    home: Option<Home>,
+    /// The layers of a ring that people asked for.
+    asked: Option<Split>,
+    /// What a ring needs that is to be planned, because the model does not fit here.
+    planned: Option<Shape>,
+    /// Why a ring that was asked for cannot be.
+    impossible: Option<String>,
+}
+
+/// The model that runs, and all that is needed to run it.
+struct Task<'a> {
+    settings: &'a Settings,
+    engine: &'a EngineSettings,
+    files: &'a StageFiles,
+    budget: &'a Budget,
+    model: &'a Model,
+    header: &'a Header,
+}
+
+impl Task<'_> {
+    async fn course(&self) -> anyhow::Result<Course> {
+        let (asked, impossible) = split(self.settings.split, self.header);
+        if let Some(why) = &impossible {
+            say(&format!("the model runs whole on this node: {why}"));
+        }
+        if let Some(split) = &asked {
+            self.cut_ends(split).await?;
+        }
+        let fits = self.reserve().await;
+        let course = Course {
+            home: None,
+            asked,
+            planned: None,
+            impossible,
+        };
+        match fits {
+            Ok(reserved) => Ok(Course {
+                home: self.whole(reserved, course.asked.is_some()).await?,
+                ..course
+            }),
+            Err(why) if course.asked.is_some() => {
+                say(&format!(
+                    "the whole model is not loaded here ({why}); waiting for the ring"
+                ));
+                Ok(course)
+            }
+            Err(why) => Ok(Course {
+                planned: Some(self.shape(&why).await?),
+                ..course
+            }),
+        }
+    }
+
+    /// Takes the memory of the whole model, if the engine can say how much that is.
+    async fn reserve(&self) -> Result<Option<Reserved>, TooLittle> {
+        let parts = vec![Part::of(Role::Whole, &self.model.path)];
+        let spec = self.engine.load(parts, 1);
+        match engine::estimate(&self.engine.launch, spec).await {
+            Ok(memory) => self.budget.reserve(memory.total_bytes()).map(Some),
+            // Loading says better what is wrong, and counts what dies of it.
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The whole model here. Where it cannot be loaded and a ring was asked for, the node waits for the ring instead.
+    async fn whole(&self, reserved: Option<Reserved>, split: bool) -> anyhow::Result<Option<Home>> {
+        say(&format!("loading {} …", self.model.name));
+        match Home::start(self.engine, self.model, reserved).await {
+            Ok(home) => Ok(Some(home)),
+            Err(error) if split => {
+                say(&format!(
+                    "the whole model is not loaded here ({error}); waiting for the ring"
+                ));
+                Ok(None)
+            }
+            Err(error) => Err(error).context("the model cannot be loaded"),
+        }
+    }
+
+    /// What a ring needs, for a model that does not fit here.
+    async fn shape(&self, why: &TooLittle) -> anyhow::Result<Shape> {
+        cuttable(self.header).map_err(|error| {
+            anyhow::anyhow!(
+                "{} does not fit on this node: {why}; and {error}",
+                self.model.name
+            )
+        })?;
+        say(&format!(
+            "{} does not fit on this node ({why}); it will be shared with others",
+            self.model.name
+        ));
+        let engine = EngineSettings {
+            numerics: self.settings.numerics(true),
+            ..self.engine.clone()
+        };
+        let shape = placement::shape(&engine, self.files, self.model, self.header).await;
+        Ok(shape?)
+    }
+
+    /// Cuts the stages that stay here, so that whatever is in the way is said at once.
+    async fn cut_ends(&self, split: &Split) -> anyhow::Result<()> {
+        for (role, layers) in [(Role::Head, split.head), (Role::Tail, split.tail)] {
+            let (source, model) = (self.model.path.clone(), self.model.blake3);
+            let request = StageRequest {
+                source,
+                model,
+                role,
+                layers,
+            };
+            self.files.get(request).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything up to a node that can be asked.
+///
+/// The endpoint is left in `bound`, for whoever gives up on the way.
+pub(super) async fn start(
+    up: &Up,
+    bound: &OnceLock<Net>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Running> {
+    let settings = &up.settings;
+    let sessions_max = check_settings(settings)?;
+    let ground = take_ground(up, bound).await?;
+    let mut engine = engine_settings(settings, sessions_max, &ground.data)?;
+    let files = StageFiles::open(&ground.data.dir.root().join("stages"))?;
+    let budget = Budget::new(settings.memory.map(|size| size.0));
+    let rooms = Rooms {
+        room: settings.room(),
+        serve: settings.serve(),
+        circle: settings.circle.iter().copied().collect(),
+    };
+    // From here on others can be asked for what is missing, and layers be hosted for them.
+    let upload = settings.upload.and_then(|size| NonZeroU64::new(size.0));
+    let wires = Wires::lay(&ground, &engine, &files, (&rooms, &budget), upload, stop)?;
+    let sources = (&ground.data, &wires.content);
+    let model = model_to_try(sources, settings, &engine.ward).await?;
+    let header = header(&model.path)?;
+    let task = Task {
+        settings,
+        engine: &engine,
+        files: &files,
+        budget: &budget,
+        model: &model,
+        header: &header,
+    };
+    let course = task.course().await?;
+    engine.numerics = settings.numerics(course.asked.is_some() || course.planned.is_some());
+    let parts = Parts {
+        ground,
+        wires,
+        engine,
+        model,
+        header,
+        files,
+        budget,
+        rooms,
+    };
+    parts.assemble(settings, course, stop).await
+}
+
+/// What a node is put together from.
+struct Parts {
+    ground: Ground,
+    wires: Wires,
+    engine: EngineSettings,
+    model: Model,
+    header: Header,
+    files: StageFiles,
+    budget: Budget,
+    rooms: Rooms,
+}
+
+impl Parts {
+    /// The coordinator of this node's ring, where it is to have one.
+    fn coordinator(&self, course: &Course, goal: Goal) -> Option<Arc<Coordinator>> {
+        let placing = match (&course.asked, course.planned) {
+            (Some(split), _) => Placing::Asked(split.clone()),
+            (None, Some(shape)) => Placing::Weighed(Placement::new(
+                (self.model.clone(), shape),
+                (self.rooms.room, goal),
+                (self.ground.net.id(), self.wires.roster.clone()),
+                self.budget.clone(),
+            )),
+            (None, None) => return None,
+        };
+        Some(Arc::new(Coordinator::start(Plan {
+            net: self.ground.net.clone(),
+            links: self.wires.links.clone(),
+            membership: self.ground.standing.membership.clone(),
+            engine: self.engine.clone(),
+            model: self.model.clone(),
+            rooms: self.rooms.clone(),
+            placing,
+            files: self.files.clone(),
+        })))
+    }
+
+    /// What answers here.
+    fn requests(&self, home: Option<Home>, ring: Option<Arc<Coordinator>>) -> Requests {
+        let models = self.ground.data.models.clone();
+        let card = card(&models, &self.model, &self.header, standing::now_s());
+        let model = (self.model.clone(), card);
+        let sessions_max = self.engine.sessions_max;
+        Requests::new(model, models, home, ring, sessions_max, self.rooms.clone())
+    }
+
+    async fn assemble(
+        self,
+        settings: &Settings,
+        course: Course,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Running> {
+        let goal = settings.goal.map_or(Goal::default(), Goal::from);
+        let ring = self.coordinator(&course, goal);
+        self.wires.enter(&self.model, ring.clone()).await;
+        let requests = self.requests(course.home, ring);
+        let Self {
+            ground,
+            wires,
+            engine,
+            model,
+            header,
+            files,
+            budget,
+            rooms,
+        } = self;
+        let Ground {
+            data,
+            listener,
+            net,
+            standing,
+        } = ground;
+        let Wires {
+            links,
+            roster,
+            stages,
+            content,
+            tasks,
+            ..
+        } = wires;
+        let node = Arc::new(Node {
+            model: model_status(&model, header.layers(), &engine),
+            model_path: model.path.clone(),
+            output_layers: placement::output_layers(&header),
+            net,
+            links,
+            standing,
+            requests: Arc::new(requests),
+            stages,
+            content: content.clone(),
+            roster,
+            budget,
+            rooms,
+            files,
+            goal,
+            allow_unsandboxed: engine.allow_unsandboxed,
+            ward: engine.ward.clone(),
+            engine,
+            ready: OnceLock::new(),
+            impossible: course.impossible,
+            split: settings.split,
+            api: listener.local_addr()?,
+            data,
+        });
+        tasks.spawn(herald::run(node.clone(), stop.clone()));
+        tasks.spawn(spare::run(node.clone(), stop.clone()));
+        tasks.spawn(hand_on(content, model, stop.clone()));
+        open_api(node, listener, settings, stop, tasks)
+    }
+}
+
+/// Offers the node's own model to other members, once its blocks are hashed.
+async fn hand_on(content: Content, model: Model, stop: CancellationToken) {
+    let handed = tokio::select! {
+        () = stop.cancelled() => return,
+        handed = content.hand_on(&model) => handed,
+    };
+    if let Err(error) = handed {
+        tracing::warn!(model = model.name, %error, "the model is not handed on to other nodes");
+    }
+}
+
+fn model_status(model: &Model, layers: u32, engine: &EngineSettings) -> ModelStatus {
+    ModelStatus {
+        name: model.name.clone(),
+        blake3: model.blake3,
+        bytes: model.bytes,
+        layers,
+        numerics: engine.numerics,
+        context: None,
+        sessions_max: engine.sessions_max,
+        sessions: 0,
+    }
+}
+
+async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
+    let addr = match settings.api {
+        Some(addr) => addr,
+        None => API_ADDR.parse().expect("the default is an address"),
+    };
+    match TcpListener::bind(addr).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bail!(
+            "port {} of {} is taken by another program (another node?); choose another one with \
+             --api {}:PORT",
+            addr.port(),
+            addr.ip(),
+            addr.ip()
+        ),
+        Err(error) => Err(error).with_context(|| format!("cannot listen on {addr}; see --api")),
+    }
+}
+
+async fn bind(settings: &Settings, data: &Data) -> Result<Net, BindError> {
+    Net::bind(NetConfig {
+        bind: settings.listen,
+        ways: settings.ways(),
+        ..NetConfig::new(data.key.clone())
+    })
+    .await
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() {
+        "node".to_owned()
+    } else {
+        name.trim().to_owned()
+    }
+}
+
+/// This binary, in its other role.
+fn launch() -> anyhow::Result<Launch> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    Ok(Launch {
+        program,
+        args: vec!["engine-host".to_owned()],
+    })
+}
+
+/// The model that was asked for, unless it is quarantined.
+async fn model_to_try(
+    sources: (&Data, &Content),
+    settings: &Settings,
+    ward: &Ward,
+) -> anyhow::Result<Model> {
+    let model = model(sources, settings).await?;
+    match ward.why(model.blake3) {
+        Some(why) => bail!(why),
+        None => Ok(model),
+    }
+}
+
+/// The model that was asked for; one that is not here is fetched, from other members first.
+async fn model((data, content): (&Data, &Content), settings: &Settings) -> anyhow::Result<Model> {
+    let name = settings.model.as_deref().unwrap_or(STARTER);
+    let wanted: Reference = name.parse()?;
+    let bar = Bar::new();
+    if let Reference::Path(_) = wanted {
+        return Ok(data.models.resolve(&wanted, bar.clone()).await?);
+    }
+    if data.models.show(&wanted).is_ok() {
+        return Ok(data.models.resolve(&wanted, bar.clone()).await?);
+    }
+    say(&format!("fetching {name}: it is not on this machine yet …"));
+    if let Some(root) = root_of(&data.models, &wanted)
+        && content.has_others()
+    {
+        match content.whole(root, bar.clone()).await {
+            Ok(model) => {
+                bar.finish();
+                return Ok(model);
+            }
+            Err(error) => say(&format!("not from other nodes ({error}); from elsewhere …")),
+        }
+    }
+    let pulled = data.models.pull(&wanted, None, bar.clone()).await?;
+    bar.finish();
+    Ok(pulled.model)
+}
+
+/// The root of a model, where the catalogue knows it.
+fn root_of(models: &Models, wanted: &Reference) -> Option<Hash> {
+    match wanted {
+        Reference::Hash(root) => Some(*root),
+        Reference::Name(name) => {
+            let entries = models.catalogue().model.iter();
+            let entry = entries.clone().find(|entry| entry.name == *name);
+            entry.map(|entry| entry.blake3)
+        }
+        Reference::Hub(_) | Reference::Path(_) => None,
+    }
+}
+
+/// Which layers go where; or why the model cannot be spread.
+fn split(wanted: Option<u32>, header: &proto::gguf::Header) -> (Option<Split>, Option<String>) {
+    let Some(remote) = wanted else {
+        return (None, None);
+    };
+    let cut = cuttable(header).map_err(|error| error.to_string());
+    match cut.and_then(|()| {
+        swarm::split::split(header.layers(), remote, placement::output_layers(header))
+            .map_err(|error| error.to_string())
+    }) {
+        Ok(split) => (Some(split), None),
+        Err(why) => (None, Some(why)),
+    }
+}
+
+fn open_api(
+    node: Arc<Node>,
+    listener: TcpListener,
+    settings: &Settings,
+    stop: &CancellationToken,
+    tasks: tokio_util::task::TaskTracker,
+) -> anyhow::Result<Running> {
+    let token = fresh_token();
+    let config = ApiConfig {
+        allowed_hosts: settings.allow_host.clone(),
+        keys: config::keys(settings.keys.as_deref(), &token)?,
+        shutdown: stop.clone(),
+        ..ApiConfig::default()
+    };
+    let router = api::router(node.requests.clone(), config.clone())
+        .merge(control::router(node.clone(), &token));
+    let control = Control {
+        api: node.api,
+        pid: std::process::id(),
+        token,
+    };
+    let file = control.write(node.data.dir.root())?;
+    let api = tokio::spawn(api::serve(listener, router, config));
+    Ok(Running {
+        node,
+        tasks,
+        api,
+        _control: file,
+    })
+}

@@ -1,0 +1,296 @@
+//! Placement: what this node's model needs, who could give it, and what the planner makes of that.
+//!
+//! What a layer takes is asked of the engine itself, over stages that have a header and no weights. Speeds and delays
+//! are what was measured where anybody has, see `swarm::members`.
+
+use crate::home::EngineSettings;
+use crate::memory::{Budget, Reserved, TooLittle};
+use crate::roster::Roster;
+use engine::EngineError;
+use proto::ad::Room;
+use proto::gguf::{Header, Tensor};
+use proto::host::{Memory, Part, Role};
+use proto::ids::NodeId;
+use proto::model::LayerRange;
+use std::sync::{Arc, Mutex, PoisonError};
+use store::models::Model;
+use store::stages::{StageError, StageRequest, Stages};
+use swarm::members::{Ask, Seen};
+use swarm::plan::{
+    CANDIDATES_MAX, Candidate, Delays, Goal, Plan, PlanError, Question, Shape, plan,
+};
+
+/// What handing a row on to the next stage costs beside the way itself, in milliseconds; measured on loopback.
+pub const HOP_MS: f64 = 0.65;
+/// What a layer takes here as long as nobody knows anything better, in microseconds.
+const LAYER_US_ASSUMED: u64 = 2_000;
+/// The fewest layers of a model that can be measured as stages.
+const LAYERS_MIN: u32 = 4;
+
+/// Why the needs of a model are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum NeedsError {
+    /// No stage can be cut.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// The engine does not take it.
+    #[error("the engine cannot say how much memory the model takes: {0}")]
+    Engine(#[from] EngineError),
+    /// Too few layers to give any away.
+    #[error(
+        "the model has {0} layers; a model with fewer than {LAYERS_MIN} runs whole on one node"
+    )]
+    TooFewLayers(u32),
+}
+
+/// What is asked of those who compute a model.
+///
+/// # Errors
+///
+/// [`NeedsError`].
+pub async fn shape(
+    engine: &EngineSettings,
+    files: &Stages,
+    model: &Model,
+    header: &Header,
+) -> Result<Shape, NeedsError> {
+    let layers = header.layers();
+    if layers < LAYERS_MIN {
+        return Err(NeedsError::TooFewLayers(layers));
+    }
+    let measure = Measure {
+        engine,
+        files,
+        model,
+    };
+    let one = measure.stages(&[(Role::Middle, 1, 2)]).await?;
+    let two = measure.stages(&[(Role::Middle, 1, 3)]).await?;
+    let ends = [(Role::Head, 0, 1), (Role::Tail, layers - 1, layers)];
+    let ends = measure.stages(&ends).await?;
+    let cache = two.cache_bytes.saturating_sub(one.cache_bytes);
+    let step = two.compute_bytes.saturating_sub(one.compute_bytes);
+    let largest = (0..layers).map(|layer| weights_bytes(header, layer)).max();
+    let layer_bytes = largest
+        .unwrap_or(0)
+        .saturating_add(cache)
+        .saturating_add(step);
+    // What of a stage with a single layer is not that layer.
+    let engine_bytes = one
+        .total_bytes()
+        .saturating_sub(one.weights_bytes)
+        .saturating_sub(cache)
+        .saturating_sub(step);
+    let both = engine_bytes.saturating_add(layer_bytes.saturating_mul(2));
+    Ok(Shape {
+        layers,
+        layer_bytes,
+        ends_bytes: ends.total_bytes().saturating_sub(both),
+        engine_bytes,
+        output_layers: f64::from(output_layers(header)),
+    })
+}
+
+/// How many layers cost as much as the output head does: a row multiplies with each weight of either once.
+#[must_use]
+pub fn output_layers(header: &Header) -> u32 {
+    let weights = |tensor: &Tensor| tensor.dims.iter().product::<u64>();
+    let tied = || header.tensor("token_embd.weight");
+    let output = header.tensor("output.weight").or_else(tied);
+    let in_layers = header
+        .tensors()
+        .iter()
+        .filter(|tensor| tensor.name.starts_with("blk."));
+    let layer = in_layers.map(weights).sum::<u64>() / u64::from(header.layers().max(1));
+    let heads = (output.map_or(0, weights) + layer / 2) / layer.max(1);
+    u32::try_from(heads).unwrap_or(u32::MAX)
+}
+
+fn weights_bytes(header: &Header, layer: u32) -> u64 {
+    let prefix = format!("blk.{layer}.");
+    let tensors = header.tensors().iter();
+    let bytes = tensors
+        .filter(|tensor| tensor.name.starts_with(&prefix))
+        .filter_map(|tensor| tensor.kind.bytes_of(&tensor.dims));
+    bytes.fold(0, u64::saturating_add)
+}
+
+/// Asks the engine.
+struct Measure<'a> {
+    engine: &'a EngineSettings,
+    files: &'a Stages,
+    model: &'a Model,
+}
+
+impl Measure<'_> {
+    /// The memory of an engine-host with these stages, from first layer to the one behind the last.
+    async fn stages(&self, stages: &[(Role, u32, u32)]) -> Result<Memory, NeedsError> {
+        let (mut hollows, mut parts) = (Vec::new(), Vec::new());
+        for &(role, first, end) in stages {
+            let request = StageRequest {
+                source: self.model.path.clone(),
+                model: self.model.blake3,
+                role,
+                layers: LayerRange { first, end },
+            };
+            let hollow = self.files.hollow(request).await?;
+            parts.push(Part::of(role, hollow.path()));
+            hollows.push(hollow);
+        }
+        let spec = self.engine.load(parts, 1);
+        Ok(engine::estimate(&self.engine.launch, spec).await?)
+    }
+}
+
+/// What the planner is asked about, again and again.
+#[derive(Debug)]
+pub struct Placement {
+    /// The model.
+    pub model: Model,
+    /// What it asks of those who compute it.
+    pub shape: Shape,
+    /// Who may see requests.
+    pub room: Room,
+    /// What counts.
+    pub goal: Goal,
+    roster: Roster,
+    me: NodeId,
+    budget: Budget,
+    /// What head and tail take here.
+    kept: Mutex<Option<(u64, Reserved)>>,
+}
+
+/// What the planner chose, and from whom.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// Who computes what.
+    pub plan: Plan,
+    /// All other members.
+    pub seen: Vec<Seen>,
+}
+
+impl Placement {
+    /// Places `model` over this node, `me`, and others of its commons.
+    #[must_use]
+    pub fn new(
+        (model, shape): (Model, Shape),
+        (room, goal): (Room, Goal),
+        (me, roster): (NodeId, Roster),
+        budget: Budget,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            model,
+            shape,
+            room,
+            goal,
+            roster,
+            me,
+            budget,
+            kept: Mutex::default(),
+        })
+    }
+
+    /// Asks the planner; of the others, only the `able` are considered.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`], with the numbers, and all other members.
+    pub fn choose(&self, able: impl Fn(&NodeId) -> bool) -> Result<Chosen, (PlanError, Vec<Seen>)> {
+        let ask = Ask {
+            room: self.room,
+            model: self.model.blake3,
+            layer_bytes: self
+                .shape
+                .layer_bytes
+                .saturating_add(self.shape.engine_bytes),
+            build: None,
+        };
+        let seen = self.roster.view(&ask);
+        let usable = |seen: &&Seen| !seen.why_not.is_some_and(|why| why.bars()) && able(&seen.node);
+        let others: Vec<Candidate> = seen
+            .iter()
+            .filter(usable)
+            .take(CANDIDATES_MAX)
+            .map(candidate)
+            .collect();
+        let home = self.home();
+        let delays = Delays::new(others.len(), |from, to| self.delay_ms(&others, from, to));
+        let question = Question {
+            shape: self.shape,
+            home: &home,
+            others: &others,
+            delays: &delays,
+            hop_ms: HOP_MS,
+            goal: self.goal,
+        };
+        match plan(&question) {
+            Ok(plan) => Ok(Chosen { plan, seen }),
+            Err(error) => Err((error, seen)),
+        }
+    }
+
+    /// This node: it has the model, and the memory that nothing else has taken.
+    #[must_use]
+    pub fn home(&self) -> Candidate {
+        let speeds = self.roster.offered().speeds;
+        let measured = speeds
+            .iter()
+            .find(|speed| speed.model == self.model.blake3)
+            .map(|speed| u64::from(speed.layer_us));
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept_bytes = kept.as_ref().map_or(0, |(bytes, _)| *bytes);
+        Candidate {
+            id: self.me,
+            memory_bytes: self.budget.free_bytes().saturating_add(kept_bytes),
+            layer_ms: measured.unwrap_or(LAYER_US_ASSUMED) as f64 / 1_000.0,
+            on_disk: vec![LayerRange {
+                first: 0,
+                end: self.shape.layers,
+            }],
+            relayed: false,
+        }
+    }
+
+    /// One way between two nodes of a question.
+    fn delay_ms(&self, others: &[Candidate], from: usize, to: usize) -> f64 {
+        if from == to {
+            return 0.0;
+        }
+        let node = |at: usize| match at.checked_sub(1) {
+            None => self.me,
+            Some(other) => others[other].id,
+        };
+        self.roster.rtt_us(node(from), node(to)).value as f64 / 2_000.0
+    }
+
+    /// Takes memory for head and tail with so many layers, instead of what was taken for them before.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLittle`]; nothing is taken then.
+    pub fn keep(&self, layers: u32) -> Result<(), TooLittle> {
+        let Shape {
+            layer_bytes,
+            ends_bytes,
+            engine_bytes,
+            ..
+        } = self.shape;
+        let bytes = layer_bytes
+            .saturating_mul(u64::from(layers))
+            .saturating_add(ends_bytes)
+            .saturating_add(engine_bytes);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = None;
+        *kept = Some((bytes, self.budget.reserve(bytes)?));
+        Ok(())
+    }
+}
+
+fn candidate(seen: &Seen) -> Candidate {
+    Candidate {
+        id: seen.node,
+        memory_bytes: seen.memory_bytes,
+        layer_ms: seen.layer_us.value as f64 / 1_000.0,
+        on_disk: seen.on_disk.clone(),
+        relayed: seen.relayed,
+    }
+}

@@ -1,0 +1,167 @@
+//! Who is to compute what: as many members as people asked for, or those that the planner chooses.
+
+use super::{AGAIN, News, Ring, State, Work};
+use crate::placement::Placement;
+use proto::ids::NodeId;
+use proto::member::Member;
+use std::sync::Arc;
+use std::time::Duration;
+use swarm::plan::Forecast;
+use swarm::split::Split;
+
+/// How long a member that refused is left alone, as long as others can be asked.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// How often the planner is asked again while it finds no plan: members' ads change without news for the ring.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How often an idle ring is held against what the planner would do now; a random part of it comes on top, so that
+/// not everybody moves at once.
+const REVIEW: Duration = Duration::from_secs(20);
+/// How much better another ring must be for the one that is up to be given up.
+const BETTER: f64 = 1.25;
+
+/// How layers are given out.
+#[derive(Debug, Clone)]
+pub enum Placing {
+    /// People said how many remote stages: these layers, on any members.
+    Asked(Split),
+    /// The planner weighs the members.
+    Weighed(Arc<Placement>),
+}
+
+/// Which member computes what.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    pub(super) split: Split,
+    /// One member a remote stage.
+    pub(super) hosts: Vec<Member>,
+    /// What the planner expects, if it was asked.
+    pub(super) forecast: Option<Forecast>,
+}
+
+impl Work {
+    /// Waits until there are members for the whole model. `None` when nobody sends news any more.
+    pub(super) async fn gather(&mut self, mut why: Option<String>) -> Option<Layout> {
+        loop {
+            while let Ok(news) = self.inbox.try_recv() {
+                self.note(&news);
+            }
+            self.refused.retain(|_, at| at.elapsed() < REFUSED_FOR);
+            let pause = match self.layout() {
+                Ok(layout) => return Some(layout),
+                Err(None) => REFUSED_FOR,
+                Err(Some(obstacle)) => {
+                    why = Some(obstacle);
+                    ASK_AGAIN
+                }
+            };
+            let state = State::Waiting {
+                have: self.inside(),
+                why: why.clone(),
+            };
+            self.publish.send_replace(state);
+            // Silence is news, too: a refusal is forgotten after a while.
+            match tokio::time::timeout(pause, self.inbox.recv()).await {
+                Ok(Some(news)) => {
+                    if matches!(news, News::Up(_)) && self.enough(1) {
+                        why = None;
+                    }
+                    self.note(&news);
+                }
+                Ok(None) => return None,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Linked members of the room.
+    pub(super) fn inside(&self) -> usize {
+        let rooms = &self.plan.rooms;
+        let ids = self.members.keys();
+        ids.filter(|id| rooms.holds(rooms.room, **id)).count()
+    }
+
+    /// Whether with so many members more there would be as many as people asked for.
+    fn enough(&self, more: usize) -> bool {
+        match &self.plan.placing {
+            Placing::Asked(split) => self.inside() + more >= split.remote.len(),
+            Placing::Weighed(_) => false,
+        }
+    }
+
+    /// The members to use; or that there are too few, or what else is in the way.
+    fn layout(&self) -> Result<Layout, Option<String>> {
+        match &self.plan.placing {
+            Placing::Asked(split) => self.anybody(split).ok_or(None),
+            Placing::Weighed(placement) => self.weighed(placement).map_err(Some),
+        }
+    }
+
+    fn anybody(&self, split: &Split) -> Option<Layout> {
+        let need = split.remote.len();
+        // Those that refused a moment ago come last: others may do better.
+        let rooms = &self.plan.rooms;
+        let inside = |member: &&Member| rooms.holds(rooms.room, member.id);
+        let mut candidates: Vec<&Member> = self.members.values().filter(inside).collect();
+        candidates.sort_by_key(|member| self.refused.contains_key(&member.id));
+        let fresh = candidates
+            .iter()
+            .filter(|member| !self.refused.contains_key(&member.id))
+            .count();
+        let there = candidates.len() >= need && (fresh >= need || self.refused.is_empty());
+        there.then(|| Layout {
+            split: split.clone(),
+            hosts: candidates.into_iter().take(need).cloned().collect(),
+            forecast: None,
+        })
+    }
+
+    fn weighed(&self, placement: &Placement) -> Result<Layout, String> {
+        let able =
+            |node: &NodeId| self.members.contains_key(node) && !self.refused.contains_key(node);
+        let chosen = placement
+            .choose(able)
+            .map_err(|(error, _)| error.to_string())?;
+        let split = chosen
+            .plan
+            .split()
+            .ok_or("the model fits on this node whole; start it without a ring")?;
+        let hosts = chosen.plan.stages.iter();
+        Ok(Layout {
+            split,
+            hosts: hosts
+                .map(|stage| self.members[&stage.node].clone())
+                .collect(),
+            forecast: Some(chosen.plan.forecast),
+        })
+    }
+
+    /// Whether the ring is idle, and the planner would now choose another one that is worth moving to.
+    pub(super) fn moves(&self, ring: &Ring) -> bool {
+        let Placing::Weighed(placement) = &self.plan.placing else {
+            return false;
+        };
+        if !ring.sessions().is_empty() {
+            return false;
+        }
+        let now: Vec<NodeId> = ring.layout.hosts.iter().map(|host| host.id).collect();
+        let able =
+            |node: &NodeId| self.members.contains_key(node) && !self.refused.contains_key(node);
+        let (Ok(best), Ok(kept)) = (
+            placement.choose(able),
+            placement.choose(|node| now.contains(node)),
+        ) else {
+            return false;
+        };
+        kept.plan.forecast.token_ms() >= best.plan.forecast.token_ms() * BETTER
+    }
+}
+
+/// The time until an idle ring is held against others.
+pub(super) fn review() -> Duration {
+    REVIEW + REVIEW.mul_f64(rand::random::<f64>())
+}
+
+/// The pause before a ring is formed again: not all coordinators at the same moment.
+pub(super) fn pause() -> Duration {
+    AGAIN + AGAIN.mul_f64(rand::random::<f64>())
+}
