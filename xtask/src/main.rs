@@ -5,13 +5,16 @@
 //! ends with status 1 when there is any. The same check runs as a test of this crate, so that
 //! `cargo test` alone is enough to notice.
 //!
-//! `cargo xtask bench` measures Myzel beside llama-server and writes `docs/benchmarks.md`. `cargo xtask soak` lets many
+//! `cargo xtask bench` measures Myzel beside llama-server and writes `docs/benchmarks.md`, `cargo xtask token-time` what
+//! distance costs a ring and writes `docs/token-time.md`. `cargo xtask soak` lets many
 //! callers of every kind ask for a long time and ends with status 1 when anything is left of them.
 
 mod bench;
+mod planner;
 mod rig;
 mod soak;
 mod tidy;
+mod token_time;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -47,6 +50,12 @@ enum Command {
     /// Ends with status 1 when memory grows, a place stays taken, a process is left behind, or a request ends otherwise
     /// than it should.
     Soak(soak::Options),
+    /// Measure what distance costs a token of a ring, over links of known delay, and write the figures down.
+    ///
+    /// Needs root, since it makes network namespaces. Ends with status 1 when a token takes longer than a ring may.
+    TokenTime(token_time::Options),
+    /// Hold the planner against exhaustive search and against splitting by memory; writes docs/planner.md.
+    Planner,
 }
 
 fn main() -> ExitCode {
@@ -54,6 +63,8 @@ fn main() -> ExitCode {
         Command::Tidy { root } => tidy_command(&root.unwrap_or_else(repository)),
         Command::Bench(options) => bench::run(&repository(), &options).map(|()| ExitCode::SUCCESS),
         Command::Soak(options) => soak::run(&repository(), &options).map(verdict),
+        Command::Planner => planner::run(&repository()).map(verdict),
+        Command::TokenTime(options) => token_time::run(&repository(), &options).map(verdict),
     };
     done.unwrap_or_else(|error| {
         // Nothing useful is left to do when even the error stream is closed.

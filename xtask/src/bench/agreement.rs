@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::prompts::{self, SYSTEM};
+use super::prompts;
 use super::server::Server;
 use super::subject::Subject;
+use crate::rig::ask::SYSTEM;
 use crate::rig::http;
 use crate::rig::started::Started;
 

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::ask::{Ask, Sample, ask};
 use super::rounds::REST;
 use super::server::Server;
-use super::stats::Series;
 use super::subject::Subject;
 use super::{ANSWER_TOKENS, prompts};
+use crate::rig::ask::{Ask, Sample, ask};
 use crate::rig::started::Started;
+use crate::rig::stats::Series;
 
 /// Tokens that came over tokens that were asked for, at least; below that the rates of two servers do not compare,
 /// since answers that end early leave the others more room.

@@ -20,11 +20,9 @@
 //!   llama-server has for many requests are tried, and the faster is used.
 
 mod agreement;
-mod ask;
 mod engine;
 mod llama_rpc;
 mod llama_server;
-mod machine;
 mod many;
 mod ours;
 mod overhead;
@@ -33,7 +31,6 @@ mod prompts;
 mod report;
 mod rounds;
 mod server;
-mod stats;
 mod subject;
 
 use std::cell::OnceCell;
@@ -44,6 +41,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 
+use crate::rig::machine::Machine;
 use crate::rig::say;
 use crate::rig::started::Started;
 use phases::Phase;
@@ -141,7 +139,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let rounds = options.rounds();
     let peer = llama_server::get(&started, plan.phases.contains(&Phase::Rpc))?;
     let ours = ours::get(&started, root, options.myzel.as_deref())?;
-    let machine = machine::Machine::read(&started, root)?;
+    let machine = Machine::read(&started, root)?;
     let bench = phases::Bench {
         started: &started,
         peer: &peer,

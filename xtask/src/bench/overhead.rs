@@ -14,14 +14,13 @@ use serde_json::json;
 use specimen::{Family, Shape, Weights};
 use tempfile::NamedTempFile;
 
-use super::ask::{Ask, Sample, ask};
 use super::engine::Engine;
 use super::ours::Ours;
-use super::prompts::SYSTEM;
-use super::stats::Series;
+use crate::rig::ask::{Ask, SYSTEM, Sample, ask};
 use crate::rig::http;
 use crate::rig::process::Node;
 use crate::rig::started::Started;
+use crate::rig::stats::Series;
 
 /// Tokens of a long answer.
 const TOKENS: u32 = 128;

@@ -358,8 +358,8 @@ fn best_threads(figures: &[Figures]) -> Vec<Subject> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stats::Series;
     use super::*;
+    use crate::rig::stats::Series;
 
     #[test]
     fn each_kind_of_server_is_there_once_with_its_best_threads() {

@@ -1,8 +1,5 @@
 //! What is asked.
 
-/// The system text of every request. Named, because the two servers would put different ones in by themselves.
-pub(super) const SYSTEM: &str = "You are a helpful assistant.";
-
 /// A short question whose answer is long.
 pub(super) const SHORT: &str =
     "Write a very long and detailed story about a lighthouse keeper and her three children.";

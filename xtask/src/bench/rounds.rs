@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::ask::{Ask, Sample, ask};
 use super::server::Server;
-use super::stats::Series;
 use super::subject::Subject;
 use super::{ANSWER_TOKENS, prompts};
+use crate::rig::ask::{Ask, Sample, ask};
 use crate::rig::started::Started;
+use crate::rig::stats::Series;
 
 /// Rest between two requests, so that threads which still spin for more work have gone to sleep.
 pub(super) const REST: Duration = Duration::from_millis(400);

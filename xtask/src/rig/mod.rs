@@ -1,16 +1,21 @@
-//! What the commands that start servers stand on: `bench`, which measures, and `soak`, which lets run.
+//! What the commands that start servers stand on: `bench` and `token-time`, which measure, and `soak`, which lets run.
 //!
 //! [`product`] finds the binary and the model. [`process`] starts a server with a log and a data directory of its
 //! own; [`started`] knows every process and ends each by its own number, whether the run succeeds, fails or is
-//! interrupted. [`http`] and [`events`] are the client, [`tree`] and [`memory`] read what the system says of
-//! processes. Nothing here knows what is measured.
+//! interrupted. [`http`] and [`events`] are the client, [`ask`](mod@ask) asks with a clock beside it, [`tree`] and
+//! [`memory`] read what the system says of processes. [`machine`], [`stats`] and [`table`] are for pages of figures.
+//! Nothing here knows what is measured.
 
+pub(crate) mod ask;
 pub(crate) mod events;
 pub(crate) mod http;
+pub(crate) mod machine;
 pub(crate) mod memory;
 pub(crate) mod process;
 pub(crate) mod product;
 pub(crate) mod started;
+pub(crate) mod stats;
+pub(crate) mod table;
 pub(crate) mod tree;
 
 use std::io::{self, Write};

@@ -65,7 +65,11 @@ impl Process {
         }
         command
             .env("MYZEL_DATA_DIR", dir.path())
-            .env("XDG_DATA_HOME", dir.path());
+            .env("XDG_DATA_HOME", dir.path())
+            // What is measured stays on this machine, and is alone on it.
+            .env("MYZEL_LAN", "false")
+            .env("MYZEL_DHT", "false")
+            .env("MYZEL_RELAY", "off");
         let running = started.spawn(&mut command)?;
         Ok(Self {
             running,

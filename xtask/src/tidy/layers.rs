@@ -43,7 +43,7 @@ const fn at(layer: Layer, step: u8) -> Place {
 }
 
 /// Every crate of the house.
-const HOUSE: [(&str, Place); 12] = [
+const HOUSE: [(&str, Place); 13] = [
     ("proto", at(Layer::Words, 0)),
     ("identity", at(Layer::Words, 1)),
     ("swarm", at(Layer::Minds, 0)),
@@ -53,6 +53,7 @@ const HOUSE: [(&str, Place); 12] = [
     ("engine-host", at(Layer::Hands, 0)),
     ("api", at(Layer::Faces, 0)),
     ("node", at(Layer::Faces, 1)),
+    ("lab", at(Layer::Workshop, 0)),
     ("specimen", at(Layer::Workshop, 0)),
     ("fuzz", at(Layer::Workshop, 1)),
     ("xtask", at(Layer::Workshop, 1)),

@@ -4,11 +4,11 @@ use proto::model::Numerics;
 
 use super::super::many::Burst;
 use super::super::rounds::Figures;
-use super::super::stats::Series;
 use super::super::subject::{Kind, Subject};
-use super::table::Table;
 use crate::rig::MIB;
 use crate::rig::memory::Memory;
+use crate::rig::stats::Series;
+use crate::rig::table::Table;
 
 /// A single node's rates over llama-server's, at least, with one request or many at once.
 const SINGLE_MIN: f64 = 1.0;

@@ -2,8 +2,8 @@
 
 use super::super::agreement::{Agreement, Apart};
 use super::super::overhead::Overhead;
-use super::super::stats::Series;
-use super::table::Table;
+use crate::rig::stats::Series;
+use crate::rig::table::Table;
 
 /// Microseconds that an answer of one token may take beyond the engine, at most.
 const REQUEST_US_MAX: f64 = 1000.0;

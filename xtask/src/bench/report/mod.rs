@@ -3,23 +3,17 @@
 mod bars;
 mod beyond;
 mod method;
-mod table;
-
-use std::fmt::Write;
 
 use super::llama_server::LlamaServer;
-use super::machine::Machine;
 use super::many::Burst;
 use super::ours::Ours;
 use super::phases::All;
 use super::rounds::Figures;
 use super::subject::Subject;
 use crate::rig::MIB;
+use crate::rig::machine::Machine;
 use crate::rig::memory::Memory;
-use table::Table;
-
-/// A machine this busy with other things disturbs what is measured on it.
-const BUSY_MAX: f64 = 0.05;
+use crate::rig::table::Table;
 
 /// Everything that the page says.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +35,11 @@ pub(super) struct Facts<'a> {
 /// The whole page. A phase that was not run has no section.
 pub(super) fn page(facts: &Facts<'_>) -> String {
     let all = facts.figures;
-    let mut parts = vec![opening(facts)];
+    let mut parts = vec![
+        facts
+            .machine
+            .opening("Benchmarks", facts.command, facts.rounds),
+    ];
     let bars = all_bars(all);
     let mut add = |is: bool, title: &str, text: &str, table: String| {
         if is {
@@ -130,37 +128,6 @@ fn section(title: &str, text: &str, table: &str) -> String {
     format!("## {title}\n\n{text}\n\n{table}")
 }
 
-fn opening(facts: &Facts<'_>) -> String {
-    let Machine {
-        date,
-        cpu,
-        cores,
-        memory_bytes,
-        kernel,
-        system,
-        revision,
-        busy,
-        ..
-    } = facts.machine;
-    let mut text = format!(
-        "# Benchmarks\n\nWritten by `{}`; do not edit by hand.\n\n\
-         {date}, revision {revision}. {cpu}, {cores} cores, {:.1} GiB of memory, {system}, Linux {kernel}. \
-         {} rounds.\n",
-        facts.command,
-        *memory_bytes as f64 / MIB / 1024.0,
-        facts.rounds,
-    );
-    if *busy > BUSY_MAX {
-        // Writing into a string cannot fail.
-        let _ = write!(
-            text,
-            "\n**Preliminary:** other programs used {:.0} % of the machine just before the run.\n",
-            busy * 100.0
-        );
-    }
-    text
-}
-
 fn figures(figures: &[Figures]) -> String {
     let mut table = Table::new(&["server", "threads", "decode", "prefill", "first token, ms"]);
     for Figures {
@@ -234,9 +201,9 @@ fn bursts(groups: &[Vec<Burst>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stats::Series;
     use super::super::subject::Cache;
     use super::*;
+    use crate::rig::stats::Series;
     use proto::host::Loaded;
     use proto::model::Numerics;
 
