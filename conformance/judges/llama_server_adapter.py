@@ -95,7 +95,7 @@ def node(asked, place):
     if template:
         model = with_template(os.environ["MYZEL_MODEL_FILE"], template, place)
     each = max(asked.ctx_size // asked.parallel, 1)
-    words = [os.environ["MYZEL_BINARY"], "--data-dir", place / "node", "up", "--api", "127.0.0.1:0"]
+    words = [os.environ["MYZEL_BINARY"], "--data-dir", place / "node", "up", "--api", "127.0.0.1:0", "--lan=false", "--dht=false"]
     words += ["--listen", "127.0.0.1:0", "--numerics", "throughput", "--model", model]
     words += ["--context", each, "--sessions", asked.parallel, "--kv", asked.ctk]
     if asked.threads:
