@@ -5,6 +5,7 @@ use crate::ward::Patient;
 use crate::{EngineError, Host};
 use proto::host::{Failed, LoadSpec, Memory};
 use std::collections::VecDeque;
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -145,14 +146,7 @@ async fn keep_alive(
 ///
 /// [`EngineError`] when the files cannot be used, or the process died over them.
 pub async fn estimate(launch: &Launch, spec: LoadSpec) -> Result<Memory, EngineError> {
-    let started = process::start(launch).await;
-    let (mut child, pipe) = started
-        .map_err(|error| EngineError::Down(format!("its process cannot be started: {error}")))?;
-    let words = child
-        .stderr
-        .take()
-        .map(|stderr| tokio::spawn(last_words(stderr)));
-    let (host, serve) = Host::over(pipe);
+    let (mut child, words, host, serve) = begin(launch).await.map_err(EngineError::Down)?;
     let _bury = Bury(host.clone());
     let answered = tokio::select! {
         answered = host.estimate(spec) => Some(answered),
@@ -163,6 +157,34 @@ pub async fn estimate(launch: &Launch, spec: LoadSpec) -> Result<Memory, EngineE
         None => Err(EngineError::Died(explain(&mut child, words).await.1)),
     }
 }
+
+/// A process without a model, the collector of its last words, and its pipe with the future that serves it.
+///
+/// # Errors
+///
+/// Why it cannot be started.
+async fn begin(
+    launch: &Launch,
+) -> Result<
+    (
+        Child,
+        Option<Words>,
+        Arc<Host>,
+        impl Future<Output = io::Result<()>>,
+    ),
+    String,
+> {
+    let started = process::start(launch).await;
+    let (mut child, pipe) =
+        started.map_err(|error| format!("its process cannot be started: {error}"))?;
+    let said = child.stderr.take();
+    let words = said.map(|stderr| tokio::spawn(last_words(stderr)));
+    let (host, serve) = Host::over(pipe);
+    Ok((child, words, host, serve))
+}
+
+/// What a process wrote last, once it has ended.
+type Words = JoinHandle<VecDeque<String>>;
 
 enum End {
     Refused(Failed),
@@ -176,15 +198,10 @@ async fn live(
     patient: &Patient,
     publish: &watch::Sender<State>,
 ) -> End {
-    let (mut child, pipe) = match process::start(launch).await {
-        Ok(started) => started,
-        Err(error) => return End::Died(format!("its process cannot be started: {error}")),
+    let (mut child, words, host, serve) = match begin(launch).await {
+        Ok(begun) => begun,
+        Err(why) => return End::Died(why),
     };
-    let words = child
-        .stderr
-        .take()
-        .map(|stderr| tokio::spawn(last_words(stderr)));
-    let (host, serve) = Host::over(pipe);
     let _bury = Bury(host.clone());
     let load = async {
         match host.load(spec.clone()).await {
@@ -232,10 +249,7 @@ impl Drop for Bury {
 }
 
 /// Ends the child if it still lives, and says how it ended.
-async fn explain(
-    child: &mut Child,
-    words: Option<JoinHandle<VecDeque<String>>>,
-) -> (Option<ExitStatus>, String) {
+async fn explain(child: &mut Child, words: Option<Words>) -> (Option<ExitStatus>, String) {
     let status = match tokio::time::timeout(PAUSE_MIN, child.wait()).await {
         Ok(status) => status,
         Err(_) => {
