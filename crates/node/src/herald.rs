@@ -1,5 +1,6 @@
 //! Keeps true what this node offers to others: memory that is free, speeds as measured, models on disk, addresses.
 
+use crate::content::Content;
 use crate::daemon::Node;
 use crate::placement::HOP_MS;
 use engine::Host;
@@ -7,8 +8,10 @@ use proto::ad::{AD_HELD_MAX, AD_RANGES_MAX, AD_SPEEDS_MAX, Held, Room, Speed};
 use proto::ids::{Hash, NodeId};
 use proto::model::LayerRange;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use store::models::Models;
 use swarm::members::{Ask, Event};
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +49,7 @@ struct Herald {
 impl Herald {
     async fn look(&mut self, node: &Node) {
         self.measure(node).await;
-        let held = self.held(node);
+        let held = self.held(node).await;
         let speeds = self.speeds.iter().take(AD_SPEEDS_MAX);
         let speeds = speeds.map(|(&model, &layer_us)| Speed { model, layer_us });
         let speeds: Vec<Speed> = speeds.collect();
@@ -157,42 +160,60 @@ impl Herald {
         }
     }
 
-    /// Whole models on disk.
-    fn held(&mut self, node: &Node) -> Vec<Held> {
-        let stored = node.data.models.list().models.into_iter();
-        let stored = stored.map(|stored| (stored.record.blake3, stored.path));
+    /// Models on disk, whole and in part. Reads the disk, and so away from the async workers.
+    async fn held(&mut self, node: &Node) -> Vec<Held> {
+        let (models, content) = (node.data.models.clone(), node.content.clone());
         let own = (node.model.blake3, node.model_path.clone());
-        let mut all: BTreeMap<Hash, _> = stored.collect();
-        all.insert(own.0, own.1);
-        let mut held = Vec::new();
-        for (model, path) in all.into_iter().take(AD_HELD_MAX) {
-            let read = || {
-                crate::stage::header(&path)
-                    .ok()
-                    .map(|header| header.layers())
-            };
-            if let Some(end) = *self.layers.entry(model).or_insert_with(read) {
-                held.push(Held {
-                    model,
-                    manifest: None,
-                    layers: vec![LayerRange { first: 0, end }],
-                    whole: true,
-                });
-            }
-        }
-        for (model, mut layers) in node.content.parts() {
-            layers.truncate(AD_RANGES_MAX);
-            if held.len() < AD_HELD_MAX && held.iter().all(|held| held.model != model) {
-                held.push(Held {
-                    model,
-                    manifest: None,
-                    layers,
-                    whole: false,
-                });
-            }
-        }
+        let mut layers = std::mem::take(&mut self.layers);
+        let read = tokio::task::spawn_blocking(move || {
+            let held = on_disk(&models, &content, own, &mut layers);
+            (held, layers)
+        });
+        // A look that panicked is one without models; its headers are read anew.
+        let (held, layers) = read.await.unwrap_or_default();
+        self.layers = layers;
         held
     }
+}
+
+fn on_disk(
+    models: &Models,
+    content: &Content,
+    own: (Hash, PathBuf),
+    layers: &mut BTreeMap<Hash, Option<u32>>,
+) -> Vec<Held> {
+    let stored = models.list().models.into_iter();
+    let stored = stored.map(|stored| (stored.record.blake3, stored.path));
+    let mut all: BTreeMap<Hash, _> = stored.collect();
+    all.insert(own.0, own.1);
+    let mut held = Vec::new();
+    for (model, path) in all.into_iter().take(AD_HELD_MAX) {
+        let read = || {
+            crate::stage::header(&path)
+                .ok()
+                .map(|header| header.layers())
+        };
+        if let Some(end) = *layers.entry(model).or_insert_with(read) {
+            held.push(Held {
+                model,
+                manifest: None,
+                layers: vec![LayerRange { first: 0, end }],
+                whole: true,
+            });
+        }
+    }
+    for (model, mut layers) in content.parts() {
+        layers.truncate(AD_RANGES_MAX);
+        if held.len() < AD_HELD_MAX && held.iter().all(|held| held.model != model) {
+            held.push(Held {
+                model,
+                manifest: None,
+                layers,
+                whole: false,
+            });
+        }
+    }
+    held
 }
 
 /// A CPU class in few characters: equal ones have equal names.
