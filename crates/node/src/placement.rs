@@ -15,7 +15,7 @@ use proto::model::LayerRange;
 use std::sync::{Arc, Mutex, PoisonError};
 use store::models::Model;
 use store::stages::{StageError, StageRequest, Stages};
-use swarm::members::{Ask, Seen};
+use swarm::members::{Ask, Event, Seen};
 use swarm::plan::{
     CANDIDATES_MAX, Candidate, Delays, Goal, Plan, PlanError, Question, Shape, plan,
 };
@@ -226,6 +226,11 @@ impl Placement {
             Ok(plan) => Ok(Chosen { plan, seen }),
             Err(error) => Err((error, seen)),
         }
+    }
+
+    /// Tells the roster what came of a plan.
+    pub async fn tell(&self, event: Event) {
+        self.roster.tell(event).await;
     }
 
     /// This node: it has the model, and the memory that nothing else has taken.

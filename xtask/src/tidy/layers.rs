@@ -43,7 +43,7 @@ const fn at(layer: Layer, step: u8) -> Place {
 }
 
 /// Every crate of the house.
-const HOUSE: [(&str, Place); 13] = [
+const HOUSE: [(&str, Place); 14] = [
     ("proto", at(Layer::Words, 0)),
     ("identity", at(Layer::Words, 1)),
     ("swarm", at(Layer::Minds, 0)),
@@ -55,6 +55,7 @@ const HOUSE: [(&str, Place); 13] = [
     ("node", at(Layer::Faces, 1)),
     ("lab", at(Layer::Workshop, 0)),
     ("specimen", at(Layer::Workshop, 0)),
+    ("sim", at(Layer::Workshop, 0)),
     ("fuzz", at(Layer::Workshop, 1)),
     ("xtask", at(Layer::Workshop, 1)),
 ];

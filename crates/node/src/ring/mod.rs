@@ -391,7 +391,7 @@ struct Work {
     inbox: mpsc::Receiver<News>,
     /// Members that are linked.
     members: BTreeMap<NodeId, Member>,
-    /// Members that refused, and when.
+    /// Members that refused, and when, if people said how many stages there are; the planner's are the roster's.
     refused: HashMap<NodeId, std::time::Instant>,
     /// The reading end of the hop that comes back.
     tasks: TaskTracker,
@@ -410,13 +410,14 @@ impl Work {
                 Ok(ring) => {
                     info!(ring = %ring.id.short(), stages = ring.stages.len(), "the ring is up");
                     self.publish.send_replace(State::Up(ring.clone()));
+                    self.loaded_by(&ring).await;
                     self.watch(&ring).await;
                     self.break_up(&ring);
                     why = ring.broken().map(|(_, why)| why);
                 }
                 Err(fault) => {
                     if let Some(node) = fault.node {
-                        self.refused.insert(node, std::time::Instant::now());
+                        self.refused_by(node).await;
                     }
                     why = Some(fault.to_string());
                 }

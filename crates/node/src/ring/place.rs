@@ -5,7 +5,8 @@ use crate::placement::Placement;
 use proto::ids::NodeId;
 use proto::member::Member;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use swarm::members::Event;
 use swarm::plan::Forecast;
 use swarm::split::Split;
 
@@ -73,6 +74,25 @@ impl Work {
         }
     }
 
+    /// A member refused its stage, or was lost while it loaded: for a while others come first.
+    pub(super) async fn refused_by(&mut self, node: NodeId) {
+        match &self.plan.placing {
+            Placing::Asked(_) => {
+                self.refused.insert(node, Instant::now());
+            }
+            Placing::Weighed(placement) => placement.tell(Event::Refused(node)).await,
+        }
+    }
+
+    /// All members of a ring loaded their stages.
+    pub(super) async fn loaded_by(&self, ring: &Ring) {
+        if let Placing::Weighed(placement) = &self.plan.placing {
+            for stage in &ring.stages {
+                placement.tell(Event::Loaded(stage.member.id)).await;
+            }
+        }
+    }
+
     /// Linked members of the room.
     pub(super) fn inside(&self) -> usize {
         let rooms = &self.plan.rooms;
@@ -116,8 +136,7 @@ impl Work {
     }
 
     fn weighed(&self, placement: &Placement) -> Result<Layout, String> {
-        let able =
-            |node: &NodeId| self.members.contains_key(node) && !self.refused.contains_key(node);
+        let able = |node: &NodeId| self.members.contains_key(node);
         let chosen = placement
             .choose(able)
             .map_err(|(error, _)| error.to_string())?;
@@ -144,8 +163,7 @@ impl Work {
             return false;
         }
         let now: Vec<NodeId> = ring.layout.hosts.iter().map(|host| host.id).collect();
-        let able =
-            |node: &NodeId| self.members.contains_key(node) && !self.refused.contains_key(node);
+        let able = |node: &NodeId| self.members.contains_key(node);
         let (Ok(best), Ok(kept)) = (
             placement.choose(able),
             placement.choose(|node| now.contains(node)),

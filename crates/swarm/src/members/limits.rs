@@ -56,6 +56,11 @@ pub const FAILED_PAUSE_MS: u64 = 30_000;
 /// How often that doubles at most.
 pub const FAILED_DOUBLINGS_MAX: u32 = 5;
 
+/// How long a member that refused a stage is not planned with, in milliseconds; doubles with every refusal in a row.
+pub const REFUSED_PAUSE_MS: u64 = 10_000;
+/// How often that doubles at most.
+pub const REFUSED_DOUBLINGS_MAX: u32 = 6;
+
 /// What is assumed of a way that nobody measured, there and back, in microseconds.
 pub const ASSUMED_RTT_US: u64 = 200_000;
 /// What is assumed of a layer that nobody measured, in microseconds.

@@ -81,6 +81,10 @@ pub enum Event {
     LinkLost(NodeId),
     /// A member could not be reached, or did not answer.
     CallFailed(NodeId),
+    /// A member was asked to load a stage, and refused, or did not get it done.
+    Refused(NodeId),
+    /// A member loaded a stage of ours.
+    Loaded(NodeId),
     /// We measured the way to a member and back.
     Rtt {
         /// Which member.

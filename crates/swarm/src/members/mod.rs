@@ -34,6 +34,7 @@ use identity::CheckedAd;
 use limits::{
     CALL_LOOKS_MAX, CALL_PAUSE_MS, CIRCLE_MAX, EXPLORE_PAUSE_MS, FAILED_DOUBLINGS_MAX,
     FAILED_PAUSE_MS, LINKS_EXPLORED, LINKS_KEPT_MAX, LINKS_WANTED, LOST_VOICES,
+    REFUSED_DOUBLINGS_MAX, REFUSED_PAUSE_MS,
 };
 use own::Measurements;
 use past::{Shunned, Tombs};
@@ -113,6 +114,8 @@ impl Members {
             Event::LinkSilent(node) => self.link_silent(node, now, &mut effects),
             Event::LinkLost(node) => self.link_lost(node, now, &mut effects),
             Event::CallFailed(node) => self.call_failed(node, now, &mut effects),
+            Event::Refused(node) => self.refused(node, now),
+            Event::Loaded(node) => self.loaded(node),
             Event::Rtt { node, rtt_us } => self.own.rtt(node, rtt_us, mono_ms),
             Event::Bandwidth { node, bytes_per_s } => {
                 self.own.bandwidth(node, bytes_per_s, mono_ms)
@@ -368,6 +371,21 @@ impl Members {
             entry.failures = entry.failures.saturating_add(1);
         }
         self.judge(node, now, effects);
+    }
+
+    /// Says nothing about whether the member is there: it is left out of plans, longer each time.
+    fn refused(&mut self, node: NodeId, now: Now) {
+        if let Some(entry) = self.table.get_mut(node) {
+            let pause_ms = REFUSED_PAUSE_MS << entry.refusals.min(REFUSED_DOUBLINGS_MAX);
+            entry.refused_until_ms = now.mono_ms.saturating_add(pause_ms);
+            entry.refusals = entry.refusals.saturating_add(1);
+        }
+    }
+
+    fn loaded(&mut self, node: NodeId) {
+        if let Some(entry) = self.table.get_mut(node) {
+            (entry.refusals, entry.refused_until_ms) = (0, 0);
+        }
     }
 
     fn is_kept(&self, node: NodeId) -> bool {

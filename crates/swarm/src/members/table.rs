@@ -32,6 +32,10 @@ pub(super) struct Entry {
     pub(super) failures: u32,
     /// Until when it is left alone for that.
     pub(super) barred_until_ms: u64,
+    /// How many stages in a row it refused.
+    pub(super) refusals: u32,
+    /// Until when it is not planned with for that.
+    pub(super) refused_until_ms: u64,
     /// When it was last called, if ever.
     pub(super) called_ms: Option<u64>,
     /// Whether our link to it broke, and nothing newer came since.
@@ -51,6 +55,8 @@ impl Entry {
             suspect: false,
             failures: 0,
             barred_until_ms: 0,
+            refusals: 0,
+            refused_until_ms: 0,
             called_ms: None,
             lost: false,
             lost_by: Vec::new(),
@@ -65,6 +71,8 @@ impl Entry {
         if self.ad.incarnation == before.ad.incarnation {
             self.failures = before.failures;
             self.barred_until_ms = before.barred_until_ms;
+            self.refusals = before.refusals;
+            self.refused_until_ms = before.refused_until_ms;
         }
     }
 

@@ -109,6 +109,12 @@ pub enum WhyNot {
         /// What is needed.
         needed_bytes: u64,
     },
+    /// It refused stages of ours, although it offers them.
+    #[error("it refused the last stage it was asked to load; it is asked again in {again_s} s")]
+    Refused {
+        /// Until it is planned with again, in seconds.
+        again_s: u64,
+    },
     /// It is slower than it says. It is used, and counts with its measured speed.
     #[error(
         "it takes {measured_us} µs for a layer and announces {announced_us}; the measured time counts"
@@ -199,6 +205,15 @@ impl Members {
                 !linked && seen.age_ms * 3 > life_ms * 2,
                 WhyNot::Stale {
                     age_s: seen.age_ms / 1_000,
+                },
+            ),
+            (
+                entry.refused_until_ms > now.mono_ms,
+                WhyNot::Refused {
+                    again_s: entry
+                        .refused_until_ms
+                        .saturating_sub(now.mono_ms)
+                        .div_ceil(1_000),
                 },
             ),
             (

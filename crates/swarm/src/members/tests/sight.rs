@@ -221,6 +221,27 @@ fn reasons_are_named() {
     assert_eq!(why(&members, 31), Some(WhyNot::Shunned));
 }
 
+/// A link proves that a member is there, not that it does what it offers.
+#[test]
+fn who_refuses_is_left_out_for_longer_each_time_until_it_loads() {
+    let mut members = nobody_known();
+    hear(&mut members, 1, &ad(1, 1, 1), at(0));
+    members.handle(Event::LinkUp(id(1)), at(0));
+    let why = |members: &Members, second| seen(members, 1, &ask(Room::Square), at(second)).why_not;
+    members.handle(Event::Refused(id(1)), at(0));
+    members.handle(Event::LinkUp(id(1)), at(1));
+    assert_eq!(why(&members, 1), Some(WhyNot::Refused { again_s: 9 }));
+    hear(&mut members, 1, &ad(1, 1, 2), at(2));
+    assert_eq!(why(&members, 2), Some(WhyNot::Refused { again_s: 8 }));
+    assert_eq!(why(&members, 10), None);
+    members.handle(Event::Refused(id(1)), at(10));
+    assert_eq!(why(&members, 29), Some(WhyNot::Refused { again_s: 1 }));
+    assert_eq!(why(&members, 30), None);
+    members.handle(Event::Loaded(id(1)), at(30));
+    members.handle(Event::Refused(id(1)), at(30));
+    assert_eq!(why(&members, 30), Some(WhyNot::Refused { again_s: 10 }));
+}
+
 #[test]
 fn what_is_on_disk_is_seen() {
     let mut members = nobody_known();
