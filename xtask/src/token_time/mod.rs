@@ -4,8 +4,9 @@
 //! time of computing, one lap, and next to nothing more. [`ring`] starts real nodes on machines of a
 //! [`lab::World`], whose links are calibrated first, and asks the same question at every distance in turn, round
 //! after round; the distance is changed under the running nodes. Computing is what a token takes at no distance, in
-//! the same round. [`page`] turns the figures into a page with a verdict.
+//! the same round. [`forecast`] asks the planner beforehand what it expects. [`page`] turns the figures into a page with a verdict.
 
+mod forecast;
 mod page;
 mod ring;
 
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::builder::RangedU64ValueParser;
 
+use self::forecast::Forecasts;
+use self::ring::Layers;
 use crate::rig::machine::Machine;
 use crate::rig::started::Started;
 use crate::rig::{product, say};
@@ -47,7 +50,7 @@ pub(crate) struct Options {
     out: PathBuf,
 }
 
-/// Measures, writes the page, and says whether every ring keeps the limit.
+/// Measures, writes the page, and says whether every ring keeps the limit, and every forecast came true.
 ///
 /// # Errors
 ///
@@ -58,24 +61,33 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
     let myzel = product::binary(&started, root, options.myzel.as_deref())?;
     let model = product::model(&started, &myzel)?;
     let machine = Machine::read(&started, root)?;
-    let mut figures = Vec::new();
+    let (mut figures, mut forecasts) = (Vec::new(), Vec::new());
     for split in SPLITS {
         say(&format!(
             "a ring over {split} remote, {} rounds",
             options.rounds
         ));
-        let ring = ring::Ring::start(&started, &myzel, &model, split);
-        let ring = ring.with_context(|| format!("a ring over {split} remote"))?;
-        figures.push(ring.measure(&started, options.rounds)?);
+        let start = |layers| {
+            let ring = ring::Ring::start(&started, &myzel, &model, (split, layers));
+            ring.with_context(|| format!("a ring over {split} remote"))
+        };
+        figures.push(start(Layers::Asked)?.measure(&started, options.rounds)?);
+        let planned = start(Layers::Planned)?;
+        forecasts.push(Forecasts::measure(
+            &planned,
+            &started,
+            (split, options.rounds),
+        )?);
     }
     let command = format!("cargo xtask token-time --rounds {}", options.rounds);
     let opening = machine.opening("Token time", &command, options.rounds);
-    let page = page::page(&opening, &figures);
+    let page = page::page(&opening, &figures, &forecasts);
     say(&page);
     let out = root.join(&options.out);
     std::fs::write(&out, page).with_context(|| format!("cannot write {}", out.display()))?;
     say(&format!("written: {}", out.display()));
-    Ok(figures.iter().all(ring::Figures::keeps_the_limit))
+    let kept = figures.iter().all(ring::Figures::keeps_the_limit);
+    Ok(kept && forecasts.iter().all(Forecasts::hold))
 }
 
 #[cfg(test)]

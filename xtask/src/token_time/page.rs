@@ -1,17 +1,22 @@
 //! The page that a run writes: figures in, Markdown out.
 
+use super::forecast::{Forecasts, OFF_MAX};
 use super::ring::Figures;
 use super::{HOP_MS_MAX, LAP_SHARE_MAX};
 use crate::rig::table::Table;
 
 /// The whole page.
-pub(super) fn page(opening: &str, figures: &[Figures]) -> String {
+pub(super) fn page(opening: &str, figures: &[Figures], forecasts: &[Forecasts]) -> String {
     format!(
         "{opening}\nMilliseconds of a token behind the first, as a client of the coordinator sees it: the median of the \
          rounds, with the least and the greatest in parentheses. Computing is a token of the same ring at no distance, \
          in the same round, so it holds what hops cost beside the distance. A token may take computing, \
-         {LAP_SHARE_MAX} laps, and {HOP_MS_MAX} ms a hop.\n\n{}\n{METHOD}",
-        table(figures)
+         {LAP_SHARE_MAX} laps, and {HOP_MS_MAX} ms a hop.\n\n{}\n{METHOD}\n\
+         ## Forecasts\n\n\
+         What `myzel plan` foretold, and what a token took then. A forecast may be off by {:.0} %.\n\n{}\n{FORECASTS}",
+        table(figures),
+        OFF_MAX * 100.0,
+        forecast_table(forecasts),
     )
 }
 
@@ -23,6 +28,36 @@ each round asks at every distance in turn, after a short answer in which the con
 model is the starter in exact mode, answers have 64 tokens. `alone` is the whole model on one node, asked \
 in the same rounds.
 ";
+
+const FORECASTS: &str = "\
+Here no node has memory for more than its share of the model, so that the planner has to form the ring. Each time the \
+distance is changed and confirmed, nodes have 12 s to learn it, with one short answer; then the coordinator is asked for \
+its plan, and for an answer of 64 tokens. At no distance packets pass the same emulator without delay.
+";
+
+fn forecast_table(all: &[Forecasts]) -> String {
+    let mut table = Table::new(&[
+        "remote stages",
+        "there and back",
+        "foretold",
+        "token",
+        "foretold / token",
+        "",
+    ]);
+    for forecasts in all {
+        for at in &forecasts.at {
+            table.row([
+                forecasts.split.to_string(),
+                at.rtt_ms.to_string(),
+                format!("{:.1}", at.foretold_ms),
+                format!("{:.1}", at.token_ms),
+                format!("{:.2}", at.ratio()),
+                if at.holds() { "met" } else { "**missed**" }.to_owned(),
+            ]);
+        }
+    }
+    table.to_string()
+}
 
 fn table(all: &[Figures]) -> String {
     let mut table = Table::new(&[
@@ -61,20 +96,25 @@ fn table(all: &[Figures]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::forecast::tests::forecasts;
     use super::super::ring::tests::figures;
     use super::*;
 
     #[test]
     fn each_distance_has_a_row_with_its_verdict() {
-        let page = page("# Token time\n", &[figures(41.0, 190.0)]);
+        let page = page("# Token time\n", &[figures(41.0, 190.0)], &[forecasts()]);
         let rows: Vec<&str> = page
             .lines()
             .filter(|line| line.starts_with("| 2 "))
             .collect();
-        assert_eq!(rows.len(), 2, "{page}");
+        assert_eq!(rows.len(), 4, "{page}");
         for part in [" 30 (30.2) ", " 31.0 (31.0–31.0) ", " ≤ 37.5 ", " met "] {
             assert!(rows[0].contains(part), "{part:?} is not in {}", rows[0]);
         }
         assert!(rows[1].contains(" **missed** "), "{}", rows[1]);
+        for part in [" 12.0 (12.0–12.0) ", " 1.20 (0.60–1.20) ", " met "] {
+            assert!(rows[2].contains(part), "{part:?} is not in {}", rows[2]);
+        }
+        assert!(rows[3].contains(" **missed** "), "{}", rows[3]);
     }
 }

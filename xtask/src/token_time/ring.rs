@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::{Machine, Node, World};
+use serde_json::Value;
 
 use super::{HOP_MS_MAX, LAP_SHARE_MAX, RTTS_MS};
 use crate::rig::ask::{Ask, Sample, ask};
@@ -13,17 +14,28 @@ use crate::rig::stats::Series;
 use crate::rig::{http, say};
 
 /// What is asked; the answer is longer than we let it be.
-const TEXT: &str = "Tell a very long story about a river.";
+pub(super) const TEXT: &str = "Tell a very long story about a river.";
 /// Tokens of an answer whose time is taken.
-const TOKENS: u32 = 64;
+pub(super) const TOKENS: u32 = 64;
 /// Tokens of the answer before it, in which the connections learn the new distance.
-const WARM_TOKENS: u32 = 16;
+pub(super) const WARM_TOKENS: u32 = 16;
 /// Positions of a context.
 const POSITIONS: &str = "512";
 /// Rest between two questions, so that what the one left behind is done.
 const REST: Duration = Duration::from_millis(300);
 /// The chances of a world; none are taken here, since these links neither lose nor vary.
 const SEED: u64 = 5;
+/// What the node beside the ring may take, in bytes: far more than the starter needs.
+const ALONE_BYTES: u64 = 4 << 30;
+
+/// Who says which layers the remote stages have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layers {
+    /// We do: as many for each.
+    Asked,
+    /// The planner: each node has memory for its share alone, and a little more.
+    Planned,
+}
 
 /// A ring that is up, and beside it a node that computes alone.
 pub(super) struct Ring {
@@ -95,7 +107,12 @@ impl Figures {
 
 impl Ring {
     /// Starts the nodes, one thread each, and waits until answers go over the ring.
-    pub(super) fn start(started: &Started, myzel: &Path, model: &Path, split: u32) -> Result<Self> {
+    pub(super) fn start(
+        started: &Started,
+        myzel: &Path,
+        model: &Path,
+        (split, layers): (u32, Layers),
+    ) -> Result<Self> {
         let mut world = World::new(SEED)?;
         let machine = |n: u32| format!("m{n}");
         let machines: Vec<Machine> = (0..=split)
@@ -107,15 +124,27 @@ impl Ring {
             let setup = machine.myzel(myzel).model(model).exact();
             setup.arg("--context", POSITIONS).arg("--sessions", "1")
         };
-        let alone = setup(&apart).up()?;
-        let coordinator = setup(&machines[0]).split(split).up()?;
-        let others = machines[1..].iter();
-        let stages = others
-            .map(|machine| {
-                started.check()?;
-                setup(machine).join(&coordinator).up()
-            })
-            .collect::<Result<_>>()?;
+        let alone = setup(&apart).arg("--memory", &kib(ALONE_BYTES)).up()?;
+        let (first, others) = (setup(&machines[0]), &machines[1..]);
+        let (coordinator, stages) = match layers {
+            Layers::Asked => {
+                let coordinator = first.split(split).up()?;
+                let join = |machine: &Machine| setup(machine).join(&coordinator).up();
+                let stages = each(started, others, join)?;
+                (coordinator, stages)
+            }
+            Layers::Planned => {
+                let needs = Needs::of(&alone, ALONE_BYTES)?;
+                let share = needs.share(split);
+                let stage = |machine: &Machine| setup(machine).arg("--memory", &kib(share.stage));
+                let founder = stage(&others[0]).up()?;
+                let join = |machine: &Machine| stage(machine).join(&founder).up();
+                let mut stages = each(started, &others[1..], join)?;
+                stages.insert(0, founder);
+                let first = first.arg("--memory", &kib(share.coordinator));
+                (first.join(&stages[0]).up()?, stages)
+            }
+        };
         coordinator.ring_up()?;
         let api = coordinator.api();
         let model = machines[0].inside(|| http::model_name(api))??;
@@ -171,12 +200,12 @@ impl Ring {
     }
 
     /// Puts the machines at a distance.
-    fn place(&self, rtt_ms: u32) {
+    pub(super) fn place(&self, rtt_ms: u32) {
         self.world.links().delay_ms(f64::from(rtt_ms) / 2.0);
     }
 
     /// Confirms a distance on every hop of the ring; returns the lap as it was measured, in milliseconds.
-    fn lap(&self, started: &Started, rtt_ms: u32) -> Result<f64> {
+    pub(super) fn lap(&self, started: &Started, rtt_ms: u32) -> Result<f64> {
         started.check()?;
         self.place(rtt_ms);
         let next = self.machines.iter().cycle().skip(1);
@@ -193,8 +222,13 @@ impl Ring {
         hops.sum()
     }
 
+    /// The node that computes for itself, over the ring.
+    pub(super) fn coordinator(&self) -> &Node {
+        &self.coordinator
+    }
+
     /// Milliseconds of a token behind the first.
-    fn ask(&self, started: &Started, node: &Node, tokens_max: u32) -> Result<f64> {
+    pub(super) fn ask(&self, started: &Started, node: &Node, tokens_max: u32) -> Result<f64> {
         started.pause(REST)?;
         let (model, text) = (self.model.as_str(), TEXT);
         let question = Ask {
@@ -206,6 +240,77 @@ impl Ring {
         started.check()?;
         token_ms(&asked?, tokens_max)
     }
+}
+
+/// Starts a node on each machine, unless somebody interrupts.
+fn each(
+    started: &Started,
+    machines: &[Machine],
+    start: impl Fn(&Machine) -> Result<Node>,
+) -> Result<Vec<Node>> {
+    let start = |machine| {
+        started.check()?;
+        start(machine)
+    };
+    machines.iter().map(start).collect()
+}
+
+/// What the model takes, in bytes, by `myzel plan`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Needs {
+    layers: u64,
+    layer_bytes: u64,
+    ends_bytes: u64,
+    engine_bytes: u64,
+    /// Of a node that has all of it.
+    whole_bytes: u64,
+}
+
+/// What nodes may take, in bytes, so that each has its share and no more than half a layer beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Share {
+    coordinator: u64,
+    stage: u64,
+}
+
+impl Needs {
+    /// Asks a node that has the whole model, and gives so many bytes.
+    fn of(node: &Node, total_bytes: u64) -> Result<Self> {
+        let plan = plan(node)?;
+        let number = |value: &Value, name: &str| {
+            let number = value[name].as_u64();
+            number.with_context(|| format!("no {name} in the plan: {value}"))
+        };
+        let free_bytes = number(&plan["home"], "memory_bytes")?;
+        Ok(Self {
+            layers: number(&plan, "layers")?,
+            layer_bytes: number(&plan, "layer_bytes")?,
+            ends_bytes: number(&plan, "ends_bytes")?,
+            engine_bytes: number(&plan, "engine_bytes")?,
+            whole_bytes: total_bytes.saturating_sub(free_bytes),
+        })
+    }
+
+    /// Everybody computes as many layers. A stage has the whole model for itself, too.
+    fn share(&self, split: u32) -> Share {
+        let each = self.layers.div_ceil(u64::from(split) + 1);
+        let bytes = self.engine_bytes + self.layer_bytes * each + self.layer_bytes / 2;
+        Share {
+            coordinator: bytes + self.ends_bytes,
+            stage: bytes + self.whole_bytes,
+        }
+    }
+}
+
+/// What `myzel plan --json` says.
+pub(super) fn plan(node: &Node) -> Result<Value> {
+    let text = node.cli(&["plan", "--json"])?;
+    serde_json::from_str(&text).context("what `plan --json` printed")
+}
+
+/// As `--memory` takes it.
+fn kib(bytes: u64) -> String {
+    format!("{}KiB", bytes.div_ceil(1024))
 }
 
 fn token_ms(sample: &Sample, tokens: u32) -> Result<f64> {
@@ -249,6 +354,21 @@ pub(super) mod tests {
         for bad in [figures(47.6, 185.5), figures(47.5, 185.6)] {
             assert!(!bad.keeps_the_limit());
         }
+    }
+
+    #[test]
+    fn everybody_has_memory_for_a_share_and_nobody_for_more() {
+        let needs = Needs {
+            layers: 30,
+            layer_bytes: 100,
+            ends_bytes: 7,
+            engine_bytes: 1_000,
+            whole_bytes: 5_000,
+        };
+        let share = needs.share(2);
+        assert_eq!((share.coordinator, share.stage), (2_057, 7_050));
+        assert_eq!(needs.share(3).coordinator, 1_857);
+        assert_eq!(kib(2_049), "3KiB");
     }
 
     #[test]
