@@ -3,7 +3,7 @@
 //! Records lie end to end in order of position; the oldest go first, by acknowledgement or for lack of room.
 
 use crate::frame::row_bytes;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use proto::ids::Hash;
 use std::collections::VecDeque;
 
@@ -68,12 +68,30 @@ impl Retained {
         self.records.back().filter(|record| record.end() == end)
     }
 
-    /// Records from the one that begins at `position` on; nothing when none begins there.
-    pub(crate) fn since(&self, position: u32) -> impl Iterator<Item = &Record> {
-        let at = self
+    /// So many rows from `position` on, of all records that they lie in.
+    ///
+    /// # Panics
+    ///
+    /// When one of them is not here.
+    pub(crate) fn rows(&self, position: u32, rows: u32, embedding_length: u32) -> Bytes {
+        let (end, bytes) = (position + rows, row_bytes(embedding_length));
+        let first = self
             .records
-            .binary_search_by_key(&position, |record| record.position);
-        self.records.iter().skip(at.unwrap_or(self.records.len()))
+            .partition_point(|record| record.end() <= position);
+        let mut all = BytesMut::with_capacity(rows as usize * bytes);
+        for record in self.records.range(first..) {
+            let (from, to) = (
+                position.max(record.position),
+                end.min(record.position + record.rows),
+            );
+            if from >= to {
+                break;
+            }
+            let at = |row: u32| (row - record.position) as usize * bytes;
+            all.extend_from_slice(&record.output[at(from)..at(to)]);
+        }
+        assert_eq!(all.len(), rows as usize * bytes, "rows are kept");
+        all.freeze()
     }
 
     /// Forgets records that end at or before `position`.
@@ -201,6 +219,18 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_several_records() {
+        let rows = |position, rows| {
+            let all = filled().rows(position, rows, 1);
+            all.iter().step_by(4).copied().collect::<Vec<u8>>()
+        };
+        assert_eq!(rows(10, 9), (10..19).collect::<Vec<u8>>());
+        assert_eq!(rows(12, 4), [12, 13, 14, 15]);
+        assert_eq!(rows(16, 2), [16, 17]);
+        assert!(std::panic::catch_unwind(|| filled().rows(9, 2, 1)).is_err());
+    }
+
+    #[test]
     fn finding() {
         let retained = filled();
         assert_eq!(retained.from(), Some(10));
@@ -208,7 +238,5 @@ mod tests {
         assert_eq!(retained.find(14), None);
         assert_eq!(retained.ending_at(19).map(|r| r.position), Some(15));
         assert_eq!(retained.ending_at(15), None);
-        assert_eq!(retained.since(13).count(), 2);
-        assert_eq!(retained.since(14).count(), 0);
     }
 }

@@ -21,6 +21,12 @@
 //! **Deadlines.** A lap that takes longer than three times the usual one is reported ([`Effect::Suspect`]) and counted. It fails
 //! the session only at the kind's limit: whether a peer lives, its heartbeats tell.
 //!
+//! **Another ring.** Truth lives here: the tokens, and what the head made of them. So a peer that is lost ends the ring and not the
+//! answer: the session leaves it ([`Effect::Strand`]), the tail draws from what has come back, and on the next ring
+//! ([`Event::Rejoin`]) all rows go out once more under a new name, so that nothing late can be taken for new. Rows that had
+//! come back rebuild the caches there, in frames as large as the grid allows; what comes of them is dropped. A node that
+//! finds no ring says so ([`Event::GiveUp`]).
+//!
 //! **Epochs.** [`Event::Resume`] announces the next epoch to every stage, and when all have answered sends again
 //! what has not come back. What the head produced and the ring has not returned is therefore always kept.
 //!
@@ -42,6 +48,7 @@
 //!     prompt: vec![11, 12, 13],
 //!     tokens_max: 1,
 //!     sampling: Sampling::GREEDY,
+//!     moves_max: 0,
 //!     retained_bytes_max: RETAINED_BYTES_MAX,
 //!     stage_retained_bytes_max: RETAINED_BYTES_MAX,
 //!     sharers: 1,
@@ -69,6 +76,7 @@
 
 mod fault;
 mod message;
+mod moves;
 mod pace;
 mod returns;
 mod steps;
@@ -78,7 +86,7 @@ mod watch;
 
 pub use fault::{PeerFault, ReturnFault, SessionFault, StageName};
 pub use message::{
-    Effect, Event, FinishReason, PlanError, RemoteStage, SessionPlan, SessionStatus, Suspicion,
+    Effect, Event, FinishReason, PlanError, RemoteStage, SessionPlan, SessionStatus, Suspicion, Way,
 };
 pub use pace::{
     DEADLINE_FACTOR, DECODE_FLOOR_MS, DECODE_LIMIT_MS, PREFILL_FLOOR_MS, PREFILL_LIMIT_MS, StepKind,
@@ -88,6 +96,7 @@ use crate::frame::{clean, frame_rows};
 use crate::retained::Retained;
 use bytes::Bytes;
 use pace::Pace;
+use proto::ids::SessionId;
 use proto::ring::{LEASE_MS, LinkBody, SessionRef};
 use std::collections::VecDeque;
 
@@ -118,6 +127,8 @@ enum Phase {
         answered: Vec<bool>,
         since_ms: u64,
     },
+    /// The ring is lost; why the session would have failed.
+    Stranded(SessionFault),
     Over,
 }
 
@@ -126,6 +137,10 @@ enum Phase {
 pub struct Session {
     plan: SessionPlan,
     phase: Phase,
+    /// What the session is called on its ring; the engine here knows it by the plan's name throughout.
+    name: SessionId,
+    /// Rings that it left.
+    moves: u32,
     epoch: u32,
     /// Prompt and drawn tokens.
     tokens: Vec<i32>,
@@ -135,12 +150,16 @@ pub struct Session {
     head_length: u32,
     /// The head's outputs.
     retained: Retained,
+    /// Rows that were sent on this ring, or will have been when an epoch begins.
+    sent_length: u32,
     /// Frames in the ring, oldest first, with the time of their sending.
     flight: VecDeque<(Span, u64)>,
     /// Frames that came back and wait for the tail.
     returned: VecDeque<(Span, Bytes)>,
-    /// Rows that came back.
+    /// Rows that came back, over whatever ring.
     returned_length: u32,
+    /// Rows that came back over this ring: fewer, while it is rebuilt.
+    back_length: u32,
     /// What the engine runs through the tail.
     tail: Option<Span>,
     /// Rows that the tail has taken.
@@ -167,6 +186,9 @@ impl Session {
         plan.check()?;
         Ok(Self {
             phase: Phase::Waiting,
+            name: plan.session,
+            moves: 0,
+            sent_length: 0,
             epoch: plan.epoch,
             tokens: plan.prompt.clone(),
             head: None,
@@ -175,6 +197,7 @@ impl Session {
             flight: VecDeque::new(),
             returned: VecDeque::new(),
             returned_length: 0,
+            back_length: 0,
             tail: None,
             tail_length: 0,
             acked: 0,
@@ -204,7 +227,11 @@ impl Session {
             (_, event) => self.advance(event, now_ms, &mut out),
         };
         match outcome {
-            Ok(()) => self.pump(&mut out),
+            Ok(()) => self.pump(now_ms, &mut out),
+            Err(fault) if self.may_move(&fault) => {
+                self.strand(fault, &mut out);
+                self.pump(now_ms, &mut out);
+            }
             Err(fault) => {
                 self.close(&mut out);
                 out.push(Effect::Fail(fault));
@@ -236,18 +263,22 @@ impl Session {
         out: &mut Vec<Effect>,
     ) -> Result<(), SessionFault> {
         match event {
-            Event::HeadDone { position, rows } => self.head_done(position, rows, now_ms, out),
+            Event::HeadDone { position, rows } => self.head_done(position, rows),
             Event::TailDone {
                 position,
                 drawn,
                 head_rows,
-            } => self.tail_done(position, drawn, head_rows, now_ms, out),
+            } => self.tail_done(position, drawn, head_rows, out),
             Event::EngineFailed { detail } => Err(SessionFault::Engine {
                 detail: clean(&detail),
             }),
+            Event::Rejoin(way) => self.rejoin(way, now_ms, out),
+            Event::GiveUp { why } => self.give_up(&why),
+            // Whatever comes of a ring that was left.
+            _ if matches!(self.phase, Phase::Stranded(_)) => Ok(()),
             Event::Returned { rows, payload } => self.take_back(rows, payload, now_ms),
             Event::StageFailed { stage, failed } => self.stage_failed(stage, failed),
-            Event::EpochAnswer { stage, answer } => self.epoch_answered(stage, answer, now_ms, out),
+            Event::EpochAnswer { stage, answer } => self.epoch_answered(stage, answer),
             Event::PeerSilent { stage, silent_ms } => {
                 self.blame(stage, PeerFault::Silent { silent_ms })
             }
@@ -289,10 +320,9 @@ impl Session {
     }
 
     fn tell_all(&self, body: impl Fn(SessionRef) -> LinkBody, out: &mut Vec<Effect>) {
-        let (ring, session) = (self.plan.ring, self.plan.session);
         let at = SessionRef {
-            ring,
-            session,
+            ring: self.plan.ring,
+            session: self.name,
             epoch: self.epoch,
         };
         let tell = |stage| Effect::Tell {

@@ -47,6 +47,14 @@ pub enum SessionFault {
         /// Why.
         cause: PeerFault,
     },
+    /// One peer, and no other ring could take the session on.
+    #[error("{lost}; no other nodes took over: {why}")]
+    Stranded {
+        /// Why the ring was left.
+        lost: Box<SessionFault>,
+        /// Why there is no other.
+        why: String,
+    },
     /// Every peer gives signs of life, and no activations come back.
     #[error(
         "no activations came back for {waited_ms} ms in {kind} from {}; look for an overloaded machine, then ask again",

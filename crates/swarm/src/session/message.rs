@@ -29,6 +29,9 @@ pub struct SessionPlan {
     pub tokens_max: u32,
     /// How tokens are drawn.
     pub sampling: Sampling,
+    /// How often the session may go on over another ring when it loses a peer. What the head made of all tokens must
+    /// still be kept then.
+    pub moves_max: u32,
     /// Outputs of the head that are kept, in bytes. What is still on its way is kept in any case.
     pub retained_bytes_max: usize,
     /// Outputs that each stage keeps for this session, in bytes: [`proto::ring::RETAINED_BYTES_MAX`].
@@ -121,6 +124,17 @@ pub enum PlanError {
     NoTokens,
 }
 
+/// A ring that takes the place of a lost one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// The ring.
+    pub ring: RingId,
+    /// What the session is called there; random, never used before.
+    pub session: SessionId,
+    /// Its remote stages, from stage 1. Together they have the layers that the ring before had.
+    pub stages: Vec<RemoteStage>,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -182,6 +196,13 @@ pub enum Event {
     },
     /// A hop broke and is whole again; frames on it may be lost. The session goes on under the next epoch.
     Resume,
+    /// There is another ring, after [`Effect::Strand`].
+    Rejoin(Way),
+    /// There is none, after [`Effect::Strand`].
+    GiveUp {
+        /// For people: why, and what to do.
+        why: String,
+    },
     /// The client went away, or has seen enough.
     Cancel,
     /// Time passed; a few times a second.
@@ -218,6 +239,9 @@ pub enum Effect {
     Token(Drawn),
     /// The ring is slower than expected and every peer still lives: for status and logs.
     Suspect(Suspicion),
+    /// The session left its ring for this reason. Find it another ([`Event::Rejoin`]), or say that there is none
+    /// ([`Event::GiveUp`]); answers of the engine are expected all the time.
+    Strand(SessionFault),
     /// Free the session's caches in the engine here.
     DropCaches,
     /// The session is over; nothing follows.

@@ -12,8 +12,8 @@ impl Session {
         payload: Bytes,
         now_ms: u64,
     ) -> Result<(), SessionFault> {
-        let late = rows.epoch < self.epoch || rows.position < self.returned_length;
-        let foreign = rows.session != self.plan.session;
+        let late = rows.epoch < self.epoch || rows.position < self.back_length;
+        let foreign = rows.session != self.name;
         if foreign || late || rows.kind == RowsKind::Replay {
             return Ok(());
         }
@@ -60,8 +60,12 @@ impl Session {
         self.pace.observe(StepKind::of(span.rows), lap_ms);
         self.moved_ms = now_ms;
         self.suspected = false;
-        self.returned_length = span.end();
-        self.returned.push_back((span, payload));
+        self.back_length = span.end();
+        // Rows that came back over a ring before have gone to the tail.
+        if span.end() > self.returned_length {
+            self.returned_length = span.end();
+            self.returned.push_back((span, payload));
+        }
     }
 
     /// Reports from before the present epoch are about frames that do not count any more. A stage that never heard of
@@ -74,7 +78,7 @@ impl Session {
         let SessionFailed {
             at, code, detail, ..
         } = failed;
-        let ours = at.ring == self.plan.ring && at.session == self.plan.session;
+        let ours = at.ring == self.plan.ring && at.session == self.name;
         let unknown = code == Some(RefusalCode::UnknownEpoch);
         let late_frame = code == Some(RefusalCode::OldEpoch) && at.epoch == self.epoch;
         if !ours || late_frame || (at.epoch < self.epoch && !unknown) {
@@ -110,10 +114,8 @@ impl Session {
         &mut self,
         stage: u32,
         answer: EpochAnswer,
-        now_ms: u64,
-        out: &mut Vec<Effect>,
     ) -> Result<(), SessionFault> {
-        let ours = answer.at.ring == self.plan.ring && answer.at.session == self.plan.session;
+        let ours = answer.at.ring == self.plan.ring && answer.at.session == self.name;
         let Phase::Resuming { answered, .. } = &mut self.phase else {
             return Ok(());
         };
@@ -128,29 +130,15 @@ impl Session {
         };
         *slot = true;
         let all = answered.iter().all(|&answered| answered);
-        let (length, needed) = (answer.length, self.returned_length);
+        let (length, needed) = (answer.length, self.back_length);
         if length < needed {
             return self.blame(stage, PeerFault::LostCache { length, needed });
         }
         if all {
+            // What has not come back is sent again, as it was: stages that computed it before repeat their outputs.
             self.phase = Phase::Running;
-            self.send_again(now_ms, out);
+            self.sent_length = self.back_length;
         }
         Ok(())
-    }
-
-    /// Sends what has not come back, as it was: stages that computed it before repeat their outputs.
-    fn send_again(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
-        let missing = self.retained.since(self.returned_length);
-        let frames = missing.map(|record| {
-            let span = Span {
-                position: record.position,
-                rows: record.rows,
-            };
-            (span, record.output.clone())
-        });
-        for (span, output) in frames.collect::<Vec<_>>() {
-            self.send(span, output, now_ms, out);
-        }
     }
 }

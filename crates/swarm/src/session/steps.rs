@@ -1,7 +1,7 @@
 //! The way of rows through head, ring and tail.
 
 use super::{Effect, FRAMES_IN_FLIGHT_MAX, FinishReason, Phase, Session, SessionFault, Span};
-use crate::frame::{check_payload, chunk_of};
+use crate::frame::{check_payload, chunk_of, frame_rows};
 use crate::retained::Record;
 use bytes::Bytes;
 use proto::host::{Draw, Drawn, Output, Role, Run};
@@ -12,9 +12,14 @@ impl Session {
     pub(super) fn start(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
         self.phase = Phase::Running;
         self.renewed_ms = now_ms;
-        let used = self.tokens_len().saturating_add(self.plan.tokens_max);
+        self.open(out);
+    }
+
+    pub(super) fn open(&self, out: &mut Vec<Effect>) {
+        let prompt = self.plan.prompt.len() as u32;
+        let used = prompt.saturating_add(self.plan.tokens_max);
         let body = HopBody::Open(OpenSession {
-            session: self.plan.session,
+            session: self.name,
             epoch: self.epoch,
             positions_max: used.min(self.plan.positions_max),
         });
@@ -24,8 +29,9 @@ impl Session {
         });
     }
 
-    /// Gives the engine what it can do next.
-    pub(super) fn pump(&mut self, out: &mut Vec<Effect>) {
+    /// Gives ring and engine what they can do next.
+    pub(super) fn pump(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
+        self.send_due(now_ms, out);
         if self.phase == Phase::Running {
             out.extend(self.next_head());
         }
@@ -88,26 +94,14 @@ impl Session {
         span.end() == self.tokens_len()
     }
 
-    pub(super) fn head_done(
-        &mut self,
-        position: u32,
-        rows: Bytes,
-        now_ms: u64,
-        out: &mut Vec<Effect>,
-    ) -> Result<(), SessionFault> {
+    pub(super) fn head_done(&mut self, position: u32, rows: Bytes) -> Result<(), SessionFault> {
         let span = self.head.take().filter(|span| span.position == position);
         let span = span.ok_or_else(|| unasked("head", position))?;
-        self.keep_and_send(span, rows, now_ms, out)
+        self.keep(span, rows)
     }
 
     /// Takes what came out of the head, wherever it was run.
-    fn keep_and_send(
-        &mut self,
-        span: Span,
-        output: Bytes,
-        now_ms: u64,
-        out: &mut Vec<Effect>,
-    ) -> Result<(), SessionFault> {
+    fn keep(&mut self, span: Span, output: Bytes) -> Result<(), SessionFault> {
         check_payload(&output, span.rows, self.plan.embedding_length, 0).map_err(|fault| {
             SessionFault::Engine {
                 detail: fault.to_string(),
@@ -123,14 +117,42 @@ impl Session {
         });
         self.retained
             .shrink(self.plan.retained_bytes_max, self.returned_length);
-        if self.phase == Phase::Running {
-            self.send(span, output, now_ms, out);
-        }
         Ok(())
     }
 
+    /// Sends what this ring has not had, a few frames at a time.
+    fn send_due(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
+        while self.phase == Phase::Running
+            && self.sent_length < self.head_length
+            && self.frames_in_flight() < FRAMES_IN_FLIGHT_MAX
+        {
+            let (span, payload) = self.due();
+            self.sent_length = span.end();
+            self.send(span, payload, now_ms, out);
+        }
+    }
+
+    /// The next frame. Rows that came back once go in frames of the grid; the others as they came out of the head: a
+    /// stage that computed one before repeats its output.
+    fn due(&self) -> (Span, Bytes) {
+        let position = self.sent_length;
+        if position >= self.returned_length {
+            let record = self.retained.find(position);
+            let record = record.expect("what is on its way is kept");
+            let rows = record.rows;
+            return (Span { position, rows }, record.output.clone());
+        }
+        let grid = frame_rows(self.plan.embedding_length);
+        let rows = (grid - position % grid).min(self.returned_length - position);
+        let span = Span { position, rows };
+        let payload = self
+            .retained
+            .rows(position, rows, self.plan.embedding_length);
+        (span, payload)
+    }
+
     /// Sends a frame to stage 1.
-    pub(super) fn send(&mut self, span: Span, payload: Bytes, now_ms: u64, out: &mut Vec<Effect>) {
+    fn send(&mut self, span: Span, payload: Bytes, now_ms: u64, out: &mut Vec<Effect>) {
         let kind = if self.draws(span) {
             RowsKind::Decode
         } else {
@@ -138,7 +160,7 @@ impl Session {
         };
         self.flight.push_back((span, now_ms));
         let body = HopBody::Rows(Rows {
-            session: self.plan.session,
+            session: self.name,
             epoch: self.epoch,
             position: span.position,
             rows: span.rows,
@@ -154,7 +176,6 @@ impl Session {
         position: u32,
         drawn: Option<Drawn>,
         head_rows: Option<Bytes>,
-        now_ms: u64,
         out: &mut Vec<Effect>,
     ) -> Result<(), SessionFault> {
         let span = self.tail.take().filter(|span| span.position == position);
@@ -164,7 +185,7 @@ impl Session {
         match (self.draws(span), drawn) {
             (false, None) => Ok(()),
             (true, Some(drawn)) if drawn.position == self.tokens_len() => {
-                self.token(drawn, head_rows, now_ms, out)
+                self.token(drawn, head_rows, out)
             }
             (_, drawn) => {
                 let detail = format!("it answered {drawn:?} to the tail's run at {position}");
@@ -177,7 +198,6 @@ impl Session {
         &mut self,
         drawn: Drawn,
         head_rows: Option<Bytes>,
-        now_ms: u64,
         out: &mut Vec<Effect>,
     ) -> Result<(), SessionFault> {
         let (end, span) = (
@@ -196,7 +216,7 @@ impl Session {
         } else if self.tokens_len() > self.plan.positions_max {
             self.finish(FinishReason::Context, out);
         } else if let Some(rows) = head_rows {
-            return self.keep_and_send(span, rows, now_ms, out);
+            return self.keep(span, rows);
         }
         Ok(())
     }

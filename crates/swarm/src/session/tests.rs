@@ -1,4 +1,5 @@
 mod care;
+mod moves;
 
 use super::*;
 use proto::host::{Drawn, Output, Role, Run};
@@ -29,6 +30,7 @@ fn plan(prompt: usize, tokens_max: u32) -> SessionPlan {
         prompt: (0..prompt as i32).collect(),
         tokens_max,
         sampling: Sampling::GREEDY,
+        moves_max: 0,
         retained_bytes_max: 1 << 20,
         stage_retained_bytes_max: 1 << 20,
         sharers: 1,
@@ -211,6 +213,7 @@ fn word(effect: &Effect) -> String {
         },
         Effect::Token(drawn) => format!("token:{}", drawn.position),
         Effect::Suspect(s) => format!("suspect:{}>{}", s.waited_ms, s.deadline_ms),
+        Effect::Strand(_) => "strand".into(),
         Effect::DropCaches => "drop".into(),
         Effect::Finish(reason) => format!("{reason:?}"),
         Effect::Fail(fault) => format!("FAIL {fault}"),

@@ -1,4 +1,4 @@
-//! A session at its coordinator, through duplicates, repetitions, broken hops, new epochs and cancellation.
+//! A session at its coordinator, through duplicates, repetitions, broken hops, new epochs, lost rings and cancellation.
 
 use crate::engine::{EMBEDDING_LENGTH, Part, draw, embed, from_bytes, to_bytes};
 use crate::ring::{
@@ -8,11 +8,11 @@ use crate::rng::Rng;
 use crate::run_seeds;
 use bytes::Bytes;
 use proto::host::{Output, Role, Run};
-use proto::ids::NodeId;
+use proto::ids::{NodeId, SessionId};
 use proto::model::{LayerRange, Sampling};
 use proto::ring::{HopBody, LinkBody};
 use swarm::session::{
-    Effect, Event, FRAMES_IN_FLIGHT_MAX, FinishReason, RemoteStage, Session, SessionPlan,
+    Effect, Event, FRAMES_IN_FLIGHT_MAX, FinishReason, RemoteStage, Session, SessionPlan, Way,
 };
 use swarm::split::split;
 
@@ -32,6 +32,10 @@ struct Outcome {
     resumes: usize,
     cancels: usize,
     acks: usize,
+    kills: usize,
+    zombies: usize,
+    /// Rings that were lost before the one before was rebuilt.
+    again: usize,
 }
 
 struct World {
@@ -44,6 +48,8 @@ struct World {
     outcome: Outcome,
     /// How often something goes wrong: once in so many steps.
     trouble: usize,
+    /// The session waits for another ring.
+    stranded: bool,
 }
 
 /// The same request on one machine.
@@ -86,6 +92,7 @@ fn plan(rng: &mut Rng, remote: &[LayerRange]) -> SessionPlan {
     } else {
         POSITIONS_MAX - prompt as u32
     };
+    let moves_max = [0, 3][rng.below(2)];
     SessionPlan {
         ring: RING,
         session: SESSION,
@@ -107,7 +114,13 @@ fn plan(rng: &mut Rng, remote: &[LayerRange]) -> SessionPlan {
             top_p: [1.0, 0.9][rng.below(2)],
             seed: rng.next(),
         },
-        retained_bytes_max: rng.below(40_000),
+        moves_max,
+        // Who may move keeps all.
+        retained_bytes_max: if moves_max > 0 {
+            usize::MAX
+        } else {
+            rng.below(40_000)
+        },
         stage_retained_bytes_max: RETAINED_BYTES_MAX,
         sharers: 1,
     }
@@ -132,6 +145,7 @@ fn run_counting(seed: u64, sabotage: Sabotage) -> (Result<Outcome, String>, usiz
         plan,
         outcome: Outcome::default(),
         trouble: [10, 40, 200][rng.below(3)],
+        stranded: false,
         ring: Ring::new(rng, &split.remote, sabotage),
     };
     let outcome = world.run();
@@ -147,6 +161,7 @@ impl World {
                 self.disturb()?;
             }
             match self.ring.step()? {
+                None if self.stranded => self.rejoin()?,
                 None => return self.check_end(),
                 Some(arrival) => self.arrive(arrival)?,
             }
@@ -164,8 +179,23 @@ impl World {
         if !self.ring.rng.once_in(self.trouble) {
             return Ok(());
         }
+        if self.stranded {
+            return if self.ring.rng.once_in(2) {
+                self.rejoin()
+            } else {
+                Ok(())
+            };
+        }
         let hop = self.ring.rng.below(self.ring.stages.len() + 1);
-        match self.ring.rng.below(24) {
+        match self.ring.rng.below(30) {
+            24.. if self.outcome.kills < self.plan.moves_max as usize => {
+                self.outcome.kills += 1;
+                let done = self.session.status().position;
+                let partly = self.ring.parts.iter().any(|part| part.length() < done);
+                self.outcome.again += usize::from(partly);
+                let stage = 1 + self.ring.rng.below(self.ring.stages.len()) as u32;
+                self.event(Event::LinkLost { stage })?;
+            }
             0..16 => self.outcome.repeats += self.ring.repeat(hop),
             16..19 if self.ring.is_open_everywhere() => {
                 self.outcome.breaks += 1;
@@ -183,6 +213,37 @@ impl World {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Another ring, of other machines and as many as there are.
+    fn rejoin(&mut self) -> Result<(), String> {
+        self.stranded = false;
+        let between = LayerRange {
+            first: self.plan.stages[0].layers.first,
+            end: self.plan.stages[self.plan.stages.len() - 1].layers.end,
+        };
+        let name = SessionId([3 + self.outcome.kills as u8; 16]);
+        let cut = between.first + 1 + self.ring.rng.below(between.len() as usize) as u32;
+        let mut layers = vec![LayerRange {
+            end: cut,
+            ..between
+        }];
+        if cut < between.end {
+            layers.push(LayerRange {
+                first: cut,
+                ..between
+            });
+        }
+        self.outcome.zombies += self.ring.renew(name, &layers);
+        let stage = |&layers: &LayerRange| RemoteStage {
+            node: NodeId([8; 32]),
+            layers,
+        };
+        self.event(Event::Rejoin(Way {
+            ring: RING,
+            session: name,
+            stages: layers.iter().map(stage).collect(),
+        }))
     }
 
     fn arrive(&mut self, arrival: Arrival) -> Result<(), String> {
@@ -255,6 +316,7 @@ impl World {
                 }
                 Effect::Token(drawn) => self.outcome.tokens.push(drawn.token),
                 Effect::Suspect(_) => {}
+                Effect::Strand(_) => self.stranded = true,
                 Effect::DropCaches => self.ring.call(0, Call::Drop),
                 Effect::Finish(reason) => self.outcome.reason = Some(reason),
                 Effect::Fail(fault) => return Err(fault.to_string()),
@@ -311,6 +373,9 @@ fn tokens_equal_those_of_one_machine() {
         ("broken hops", sum(|o| o.breaks)),
         ("lost frames", sum(|o| o.lost)),
         ("new epochs", sum(|o| o.resumes)),
+        ("lost rings", sum(|o| o.kills)),
+        ("rings lost before they were whole", sum(|o| o.again)),
+        ("messages of lost rings", sum(|o| o.zombies)),
         ("cancellations", sum(|o| o.cancels)),
         ("acknowledgements", sum(|o| o.acks)),
         ("answers ended by the model", ended(FinishReason::End)),

@@ -82,6 +82,8 @@ pub(crate) struct Ring {
     pub(crate) strikes: usize,
     lanes: Vec<VecDeque<Packet>>,
     logs: Vec<VecDeque<(HopBody, Bytes)>>,
+    /// What the session is called.
+    session: SessionId,
 }
 
 fn plan(stage: usize, stages: usize) -> StagePlan {
@@ -110,7 +112,34 @@ impl Ring {
             strikes: 0,
             lanes: vec![VecDeque::new(); 4 * (stages + 1)],
             logs: vec![VecDeque::new(); stages + 1],
+            session: SESSION,
         }
+    }
+
+    /// Other machines take all stages over, under a new name. What the old ones said last may still come; says how much does.
+    pub(crate) fn renew(&mut self, session: SessionId, layers: &[LayerRange]) -> usize {
+        let (old, stages) = (self.stages.len(), layers.len());
+        let calls = std::mem::take(self.lane(Lane::Engine(0)));
+        let mut late = std::mem::take(self.lane(Lane::Hop(old)));
+        late.extend(std::mem::take(self.lane(Lane::Up(old))));
+        let zombies: Vec<Packet> = late.into_iter().filter(|_| self.rng.once_in(2)).collect();
+        self.stages = (0..stages)
+            .map(|at| Stage::new(plan(at, stages)).expect("the plan is sound"))
+            .collect();
+        self.parts = layers.iter().map(|&range| Part::new(range)).collect();
+        self.lanes = vec![VecDeque::new(); 4 * (stages + 1)];
+        self.logs = vec![VecDeque::new(); stages + 1];
+        self.session = session;
+        *self.lane(Lane::Engine(0)) = calls;
+        let count = zombies.len();
+        for packet in zombies {
+            let lane = match packet {
+                Packet::Link(_) => Lane::Up(stages),
+                _ => Lane::Hop(stages),
+            };
+            self.lane(lane).push_back(packet);
+        }
+        count
     }
 
     fn lane(&mut self, lane: Lane) -> &mut VecDeque<Packet> {
@@ -295,7 +324,7 @@ impl Ring {
 
     /// What holds for a stage after every step.
     fn check(&mut self, at: usize) -> Result<(), String> {
-        let Some(view) = self.stages[at].view(SESSION) else {
+        let Some(view) = self.stages[at].view(self.session) else {
             return Ok(());
         };
         let sane = view.retained_from <= view.length
