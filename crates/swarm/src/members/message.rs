@@ -79,7 +79,7 @@ pub enum Event {
     LinkSilent(NodeId),
     /// A link is gone.
     LinkLost(NodeId),
-    /// A member could not be reached, or did not answer.
+    /// A member could not be reached, or did not answer. Failures while it is left alone count as one.
     CallFailed(NodeId),
     /// We measured the way to a member and back.
     Rtt {
@@ -87,6 +87,13 @@ pub enum Event {
         node: NodeId,
         /// Microseconds.
         rtt_us: u32,
+    },
+    /// How the link to a member goes at the moment.
+    Way {
+        /// Which member.
+        node: NodeId,
+        /// Whether through a relay.
+        relayed: bool,
     },
     /// We measured what goes through to a member.
     Bandwidth {
