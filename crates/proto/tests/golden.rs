@@ -337,13 +337,17 @@ fn links() {
         LinkBody::RingLoading(RingId([7; 16])).into(),
         "038399565a 22",
     );
+    check::<Link>(LinkBody::Gossip(vec![1, 2, 3]).into(), "ab500be141 9");
+}
+
+#[test]
+fn the_progress_of_a_stage() {
     let progress = RingProgress {
         ring: RingId([7; 16]),
         done_bytes: 1,
         total_bytes: 2,
     };
     check::<Link>(LinkBody::RingProgress(progress).into(), "01806695e4 28");
-    check::<Link>(LinkBody::Gossip(vec![1, 2, 3]).into(), "ab500be141 9");
 }
 
 #[test]

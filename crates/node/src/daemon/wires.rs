@@ -60,12 +60,8 @@ impl Wires {
         );
         let (speak, heard, talk) = gossip(net.id(), standing.commons, links.clone());
         let introduced = introduce(net, standing, rooms, budget, engine);
-        let roster = Roster::new(
-            data.key.clone(),
-            introduced,
-            &standing.known,
-            (links.clone(), speak),
-        );
+        let voices = (links.clone(), speak);
+        let roster = Roster::new(data.key.clone(), introduced, &standing.known, voices);
         let limits = UploadLimits {
             all_bytes_s: upload_bytes_s,
             peer_bytes_s: None,
