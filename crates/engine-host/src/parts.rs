@@ -228,10 +228,7 @@ impl Parts {
                 .unwrap_or(0),
             positions_max: self.positions_max,
             positions_trained: model.positions_trained(),
-            build: match spec.rope_scale.filter(|scale| *scale > 1.0) {
-                Some(scale) => format!("{}; positions stretched by {scale}", crate::llama::BUILD),
-                None => crate::llama::BUILD.to_owned(),
-            },
+            build: crate::llama::build(spec.rope_scale),
             cpu_class: cpu_class(),
             kv_type: context.kv_type().to_owned(),
             flash_attention: spec.numerics == proto::model::Numerics::Throughput,

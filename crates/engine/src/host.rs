@@ -53,7 +53,11 @@ pub struct Host {
     waiting: Waiting,
     next_id: AtomicU64,
     loaded: std::sync::OnceLock<Loaded>,
+    serial: u64,
 }
+
+/// How many hosts this process has had.
+static SERIALS: AtomicU64 = AtomicU64::new(0);
 
 impl Host {
     /// Takes over the pipe; the future serves it until it closes.
@@ -76,9 +80,16 @@ impl Host {
                 waiting,
                 next_id,
                 loaded,
+                serial: SERIALS.fetch_add(1, Ordering::Relaxed),
             }),
             serve,
         )
+    }
+
+    /// A number that no other host of this process has or will have.
+    #[must_use]
+    pub fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// Tells every caller that waits, and every later one, that the process ended.

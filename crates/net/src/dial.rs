@@ -102,7 +102,7 @@ pub enum DialError {
 
 impl DialError {
     /// Whether nobody of that name is there, so that looking elsewhere makes sense.
-    fn is_absence(&self) -> bool {
+    pub(crate) fn is_absence(&self) -> bool {
         matches!(
             self,
             Self::NoAddress { .. } | Self::TimedOut { .. } | Self::Unreachable { .. }
@@ -225,8 +225,8 @@ pub(crate) async fn reach(
     commons: CommonsId,
 ) -> Result<Greeted, DialError> {
     let error = match greet_near(core, peer, known, hello, commons).await {
-        Err(error) if error.is_absence() => error,
-        decided => return decided,
+        Ok(decided) => return decided,
+        Err(absence) => absence,
     };
     let Some(found) = core.ways.in_dht(peer, false).await else {
         return Err(error);
@@ -243,8 +243,8 @@ async fn find(
     commons: CommonsId,
 ) -> Result<Greeted, DialError> {
     let error = match greet_near(core, peer, known, hello, commons).await {
-        Err(error) if error.is_absence() => error,
-        decided => return decided,
+        Ok(decided) => return decided,
+        Err(absence) => absence,
     };
     let ways = core.ways.names();
     if ways.is_empty() {
@@ -266,21 +266,27 @@ async fn find(
     })
 }
 
+/// Calls a member where it is known to be, and where the local network has seen it. The outer error is that nobody of that
+/// name is there, so that other ways may lead further; everything else is decided.
 async fn greet_near(
     core: &Core,
     peer: NodeId,
     known: &Places,
     hello: &Hello,
     commons: CommonsId,
-) -> Result<Greeted, DialError> {
+) -> Result<Result<Greeted, DialError>, DialError> {
     let near = known.and(&core.ways.on_lan(peer));
-    match greet(core, peer, (known, &near), Way::Lan, hello, commons).await {
+    let greeted = match greet(core, peer, (known, &near), Way::Lan, hello, commons).await {
         // Somebody with another key at one address ends the call to all of them. Anybody may announce an address on the
         // local network, so the known ones are called once more without it.
         Err(DialError::Unreachable { .. }) if near != *known => {
             greet(core, peer, (known, known), Way::Known, hello, commons).await
         }
         decided => decided,
+    };
+    match greeted {
+        Err(error) if error.is_absence() => Err(error),
+        decided => Ok(decided),
     }
 }
 

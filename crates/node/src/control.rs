@@ -235,11 +235,12 @@ impl Node {
 impl Node {
     /// The other members: their links, and what they offer.
     fn nodes(&self) -> Vec<NodeStatus> {
+        let build = self.roster.offered().build;
         let ask = Ask {
             room: self.rooms.room,
             model: self.model.blake3,
             layer_bytes: 0,
-            build: None,
+            build: Some(&build),
         };
         let mut offers: BTreeMap<NodeId, Seen> = self
             .roster

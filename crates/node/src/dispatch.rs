@@ -70,6 +70,7 @@ impl Dispatch {
                 self.roster.tell(Event::LinkSilent(peer)).await;
                 self.tell(News::Silent(peer, silent_ms)).await;
             }
+            LinkEvent::Unreached { peer } => self.roster.tell(Event::CallFailed(peer)).await,
             LinkEvent::Lost { peer, reason } => {
                 info!(node = %peer.short(), %reason, "a member's link is lost");
                 self.stages.lost(peer);
@@ -89,6 +90,7 @@ impl Dispatch {
             }
             LinkBody::Ack(ack) => self.stages.control(peer, ack.at.ring, body),
             LinkBody::RingLoading(ring) => self.tell(News::Loading(peer, ring)).await,
+            LinkBody::RingProgress(said) => self.tell(News::Progress(peer, said)).await,
             LinkBody::RingReady(ready) => self.tell(News::Ready(peer, ready)).await,
             LinkBody::RingRefused(refused) => self.tell(News::Refused(peer, refused)).await,
             LinkBody::SessionFailed(failed) => self.tell(News::Failed(peer, failed)).await,

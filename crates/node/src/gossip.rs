@@ -7,14 +7,16 @@
 use bytes::Bytes;
 use iroh_gossip::TopicId;
 use iroh_gossip::proto::{
-    Command, Config, Event, InEvent, Message, OutEvent, PeerData, Scope, State, Timer,
+    Command, Config, Event, InEvent, Message, OutEvent, PeerData, PlumtreeConfig, Scope, State,
+    Timer,
 };
 use net::{Links, SendError};
 use proto::ids::{CommonsId, Hash, NodeId};
 use proto::ring::{GOSSIP_BYTES_MAX, LinkBody};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +26,11 @@ use tracing::debug;
 const ORDERS_MAX: usize = 256;
 /// What may wait to be heard.
 const HEARD_MAX: usize = 256;
+/// How long something that a neighbour announced may still come by itself before it is asked for: longer than light takes
+/// round the earth in glass, so that what is merely far away does not come twice.
+const GRAFT_FIRST: Duration = Duration::from_millis(400);
+/// How long an answer to that may take before the next neighbour is asked: a way round the earth.
+const GRAFT_NEXT: Duration = Duration::from_millis(200);
 
 /// Something that was said by gossip.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +84,7 @@ impl Gossip {
 
 /// The task that feeds the machine.
 pub struct Talk {
-    state: State<NodeId, StdRng>,
-    topic: TopicId,
+    speech: Speech,
     links: Links,
     orders: mpsc::Receiver<Order>,
     hear: mpsc::Sender<Heard>,
@@ -102,14 +108,8 @@ pub fn gossip(
 ) -> (Gossip, mpsc::Receiver<Heard>, Talk) {
     let (orders, inbox) = mpsc::channel(ORDERS_MAX);
     let (hear, heard) = mpsc::channel(HEARD_MAX);
-    let config = Config {
-        max_message_size: GOSSIP_BYTES_MAX,
-        ..Config::default()
-    };
-    let random = StdRng::from_rng(&mut rand::rng());
     let talk = Talk {
-        state: State::new(me, PeerData::default(), config, random),
-        topic: TopicId::from_bytes(Hash::of(&[b"myzel gossip v1\0", &commons.0[..]].concat()).0),
+        speech: Speech::new(me, commons, StdRng::from_rng(&mut rand::rng())),
         links,
         orders: inbox,
         hear,
@@ -119,11 +119,89 @@ pub fn gossip(
     (Gossip { orders }, heard, talk)
 }
 
+/// The protocol's machine, and what it does not remember: whether anybody could hear what was said last.
+struct Speech {
+    state: State<NodeId, StdRng>,
+    topic: TopicId,
+    neighbours: BTreeSet<NodeId>,
+    said: Option<Bytes>,
+}
+
+/// What is to be done.
+enum Deed {
+    Send(NodeId, Message<NodeId>),
+    Wait(Duration, Timer<NodeId>),
+    Hear(Heard),
+}
+
+impl Speech {
+    fn new(me: NodeId, commons: CommonsId, random: StdRng) -> Self {
+        let config = Config {
+            max_message_size: GOSSIP_BYTES_MAX,
+            broadcast: PlumtreeConfig {
+                graft_timeout_1: GRAFT_FIRST,
+                graft_timeout_2: GRAFT_NEXT,
+                ..PlumtreeConfig::default()
+            },
+            ..Config::default()
+        };
+        let topic = Hash::of(&[b"myzel gossip v1\0", &commons.0[..]].concat());
+        Self {
+            state: State::new(me, PeerData::default(), config, random),
+            topic: TopicId::from_bytes(topic.0),
+            neighbours: BTreeSet::new(),
+            said: None,
+        }
+    }
+
+    fn command(&mut self, command: Command<NodeId>, now: Instant) -> Vec<Deed> {
+        self.handle(InEvent::Command(self.topic, command), now)
+    }
+
+    fn say(&mut self, message: Bytes, now: Instant) -> Vec<Deed> {
+        self.said = Some(message.clone());
+        self.command(Command::Broadcast(message, Scope::Swarm), now)
+    }
+
+    fn handle(&mut self, event: InEvent<NodeId>, now: Instant) -> Vec<Deed> {
+        let alone = self.neighbours.is_empty();
+        let out: Vec<_> = self.state.handle(event, now, None).collect();
+        let mut deeds = Vec::new();
+        for event in out {
+            match event {
+                OutEvent::SendMessage(to, message) => deeds.push(Deed::Send(to, message)),
+                OutEvent::ScheduleTimer(after, timer) => deeds.push(Deed::Wait(after, timer)),
+                OutEvent::EmitEvent(_, Event::Received(message)) => deeds.push(Deed::Hear(Heard {
+                    from: message.delivered_from,
+                    message: message.content,
+                })),
+                OutEvent::EmitEvent(_, Event::NeighborUp(peer)) => {
+                    self.neighbours.insert(peer);
+                }
+                OutEvent::EmitEvent(_, Event::NeighborDown(peer)) => {
+                    self.neighbours.remove(&peer);
+                }
+                // Links stay as they are, and where members are is told by other ways.
+                OutEvent::DisconnectPeer(_) | OutEvent::PeerData(..) => {}
+            }
+        }
+        // What was said to nobody, nobody heard.
+        if alone
+            && !self.neighbours.is_empty()
+            && let Some(message) = self.said.clone()
+        {
+            deeds.extend(self.say(message, now));
+        }
+        deeds
+    }
+}
+
 impl Talk {
     /// Talks until the node ends.
     pub async fn run(mut self, stop: CancellationToken) {
         let join = Command::Join(Vec::new());
-        self.handle(InEvent::Command(self.topic, join)).await;
+        let deeds = self.speech.command(join, Instant::now());
+        self.carry_out(deeds).await;
         loop {
             let due = self.timers.keys().next().map(|(at, _)| *at);
             let due = async {
@@ -132,71 +210,63 @@ impl Talk {
                     None => std::future::pending().await,
                 }
             };
-            let event = tokio::select! {
+            let deeds = tokio::select! {
                 () = stop.cancelled() => return,
                 order = self.orders.recv() => match order {
-                    Some(order) => self.event(order),
+                    Some(order) => self.obey(order),
                     None => return,
                 },
-                () = due => self.timers.pop_first().map(|(_, timer)| InEvent::TimerExpired(timer)),
+                () = due => match self.timers.pop_first() {
+                    Some((_, timer)) => {
+                        self.speech.handle(InEvent::TimerExpired(timer), Instant::now())
+                    }
+                    None => Vec::new(),
+                },
             };
-            if let Some(event) = event {
-                self.handle(event).await;
-            }
+            self.carry_out(deeds).await;
         }
     }
 
-    fn event(&self, order: Order) -> Option<InEvent<NodeId>> {
-        let command = |command| Some(InEvent::Command(self.topic, command));
+    fn obey(&mut self, order: Order) -> Vec<Deed> {
+        let (speech, now) = (&mut self.speech, Instant::now());
         match order {
-            Order::Up(peer) => command(Command::Join(vec![peer])),
-            Order::Lost(peer) => Some(InEvent::PeerDisconnected(peer)),
-            Order::Say(message) => command(Command::Broadcast(message, Scope::Swarm)),
+            Order::Up(peer) => speech.command(Command::Join(vec![peer]), now),
+            Order::Lost(peer) => speech.handle(InEvent::PeerDisconnected(peer), now),
+            Order::Say(message) => speech.say(message, now),
             Order::Message(from, bytes) if bytes.len() <= GOSSIP_BYTES_MAX => {
                 match postcard::from_bytes::<Message<NodeId>>(&bytes) {
-                    Ok(message) => Some(InEvent::RecvMessage(from, message)),
+                    Ok(message) => speech.handle(InEvent::RecvMessage(from, message), now),
                     Err(error) => {
                         debug!(from = %from.short(), %error, "gossip that cannot be read");
-                        None
+                        Vec::new()
                     }
                 }
             }
             Order::Message(from, bytes) => {
                 debug!(from = %from.short(), bytes = bytes.len(), "gossip that is too long");
-                None
+                Vec::new()
             }
         }
     }
 
-    /// Tells the machine, and carries out what it says.
-    async fn handle(&mut self, event: InEvent<NodeId>) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            let out: Vec<_> = self.state.handle(event, Instant::now(), None).collect();
-            for event in out {
-                match event {
-                    OutEvent::SendMessage(to, message) => {
-                        if !self.send(to, &message) {
-                            events.push_back(InEvent::PeerDisconnected(to));
-                        }
+    async fn carry_out(&mut self, deeds: Vec<Deed>) {
+        let mut deeds = VecDeque::from(deeds);
+        while let Some(deed) = deeds.pop_front() {
+            match deed {
+                Deed::Send(to, message) => {
+                    if !self.send(to, &message) {
+                        let gone = InEvent::PeerDisconnected(to);
+                        deeds.extend(self.speech.handle(gone, Instant::now()));
                     }
-                    OutEvent::ScheduleTimer(after, timer) => {
-                        self.timers_set += 1;
-                        let at = (Instant::now() + after, self.timers_set);
-                        self.timers.insert(at, timer);
-                    }
-                    OutEvent::EmitEvent(_, Event::Received(message)) => {
-                        let heard = Heard {
-                            from: message.delivered_from,
-                            message: message.content,
-                        };
-                        // Nobody listens any more once the node ends.
-                        let _ = self.hear.send(heard).await;
-                    }
-                    // Links stay as they are, and where members are is told by other ways.
-                    OutEvent::EmitEvent(..)
-                    | OutEvent::DisconnectPeer(_)
-                    | OutEvent::PeerData(..) => {}
+                }
+                Deed::Wait(after, timer) => {
+                    self.timers_set += 1;
+                    let at = (Instant::now() + after, self.timers_set);
+                    self.timers.insert(at, timer);
+                }
+                Deed::Hear(heard) => {
+                    // Nobody listens any more once the node ends.
+                    let _ = self.hear.send(heard).await;
                 }
             }
         }
@@ -220,5 +290,74 @@ impl Talk {
             }
             Ok(()) => true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u8) -> NodeId {
+        NodeId([n; 32])
+    }
+
+    /// Nodes whose messages arrive at once; their timers never end.
+    struct Circle(BTreeMap<NodeId, Speech>);
+
+    impl Circle {
+        fn new(nodes: u8) -> Self {
+            let speech = |n: u8| {
+                let random = StdRng::seed_from_u64(n.into());
+                let mut speech = Speech::new(id(n), CommonsId([9; 32]), random);
+                let join = Command::Join(Vec::new());
+                speech.command(join, Instant::now());
+                (id(n), speech)
+            };
+            Self((1..=nodes).map(speech).collect())
+        }
+
+        /// Lets a node act, and all messages arrive; returns who heard what.
+        fn after(
+            &mut self,
+            node: u8,
+            act: impl FnOnce(&mut Speech) -> Vec<Deed>,
+        ) -> Vec<(NodeId, Bytes)> {
+            let deeds = act(self.0.get_mut(&id(node)).unwrap());
+            let mut queue: VecDeque<_> = deeds.into_iter().map(|deed| (id(node), deed)).collect();
+            let mut heard = Vec::new();
+            while let Some((at, deed)) = queue.pop_front() {
+                match deed {
+                    Deed::Send(to, message) => {
+                        let speech = self.0.get_mut(&to).unwrap();
+                        let event = InEvent::RecvMessage(at, message);
+                        let deeds = speech.handle(event, Instant::now());
+                        queue.extend(deeds.into_iter().map(|deed| (to, deed)));
+                    }
+                    Deed::Hear(said) => heard.push((at, said.message)),
+                    Deed::Wait(..) => {}
+                }
+            }
+            heard
+        }
+
+        fn link(&mut self, a: u8, b: u8) -> Vec<(NodeId, Bytes)> {
+            self.after(a, |speech| {
+                speech.command(Command::Join(vec![id(b)]), Instant::now())
+            })
+        }
+    }
+
+    #[test]
+    fn what_was_said_to_nobody_is_said_again_to_the_first_who_listens() {
+        let mut circle = Circle::new(3);
+        circle.link(2, 3);
+        let ad = Bytes::from_static(b"ad");
+        let say = |speech: &mut Speech| speech.say(ad.clone(), Instant::now());
+        assert_eq!(circle.after(1, say), [], "nobody listens");
+        let mut heard = circle.link(1, 2);
+        heard.sort();
+        assert_eq!(heard, [(id(2), ad.clone()), (id(3), ad.clone())]);
+        // Once is enough.
+        assert_eq!(circle.link(1, 3), []);
     }
 }

@@ -4,10 +4,12 @@ use crate::content::Content;
 use crate::daemon::Node;
 use crate::placement::HOP_MS;
 use engine::Host;
-use proto::ad::{AD_HELD_MAX, AD_RANGES_MAX, AD_SPEEDS_MAX, Held, Room, Speed};
+use proto::ad::{
+    AD_HELD_MAX, AD_RANGES_MAX, AD_RELAYS_MAX, AD_SPEEDS_MAX, AD_TEXT_BYTES_MAX, Held, Room, Speed,
+};
 use proto::ids::{Hash, NodeId};
 use proto::model::LayerRange;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,12 +40,33 @@ pub async fn run(node: Arc<Node>, stop: CancellationToken) {
 /// What was seen before.
 #[derive(Debug, Default)]
 struct Herald {
-    /// Rows of lone requests and microseconds, by engine.
-    counted: BTreeMap<usize, (u64, u64)>,
+    counters: Counters,
     /// Microseconds a layer, by model.
     speeds: BTreeMap<Hash, u32>,
     /// Layers, by model on disk; none where the file cannot be read.
     layers: BTreeMap<Hash, Option<u32>>,
+}
+
+/// Rows of lone requests and their microseconds, by engine, when a speed was last made of them.
+#[derive(Debug, Default)]
+struct Counters(BTreeMap<u64, (u64, u64)>);
+
+impl Counters {
+    /// What one row took since the last time, in microseconds, once there were enough of them.
+    fn row_us(&mut self, engine: u64, (rows, us): (u64, u64)) -> Option<f64> {
+        let before = self.0.entry(engine).or_default();
+        let new = (rows.saturating_sub(before.0), us.saturating_sub(before.1));
+        if new.0 < ROWS_MIN {
+            return None;
+        }
+        *before = (rows, us);
+        Some(new.1 as f64 / new.0 as f64)
+    }
+
+    /// Forgets all other engines: they are gone.
+    fn keep(&mut self, there: &BTreeSet<u64>) {
+        self.0.retain(|engine, _| there.contains(engine));
+    }
 }
 
 impl Herald {
@@ -57,7 +80,12 @@ impl Herald {
         let memory_bytes = node.budget.free_bytes();
         let class = node.requests.host().ok();
         let class = class.map(|host| cpu_class(&host.loaded().cpu_class));
+        let relay = node.links.relay().map(|at| at.to_string());
+        let mut relays = node.links.this_member().relays.unwrap_or_default();
+        relays.truncate(AD_RELAYS_MAX);
         let tell = |offer: &mut swarm::members::Offer| {
+            offer.relay = relay;
+            offer.relays = relays;
             offer.held = held;
             offer.speeds = speeds;
             offer.addrs = addrs;
@@ -69,18 +97,22 @@ impl Herald {
 
     /// Reads the counters of every engine of this node.
     async fn measure(&mut self, node: &Node) {
+        let mut there = BTreeSet::new();
         if let Some((host, layers)) = node.requests.engine_here(node.model.layers) {
             let beside = f64::from(node.output_layers);
             let work = f64::from(layers) + beside;
+            there.insert(host.serial());
             self.count(&host, node.model.blake3, work).await;
         }
         self.weigh_laps(node).await;
         for stage in node.stages.engines() {
             if let Ok(host) = stage.engine.host() {
+                there.insert(host.serial());
                 self.count(&host, stage.model, f64::from(stage.layers))
                     .await;
             }
         }
+        self.counters.keep(&there);
     }
 
     /// What the stages of our ring took together, shared out as was expected of each.
@@ -139,21 +171,11 @@ impl Herald {
         let Ok(stats) = host.stats().await else {
             return;
         };
-        let key = Arc::as_ptr(host).addr();
-        let before = self.counted.entry(key).or_default();
-        if stats.alone_rows < before.0 {
-            // Another engine has taken the place of the one before.
-            *before = (0, 0);
-        }
-        let (rows, us) = (
-            stats.alone_rows.saturating_sub(before.0),
-            stats.alone_us.saturating_sub(before.1),
-        );
-        if rows < ROWS_MIN {
+        let read = (stats.alone_rows, stats.alone_us);
+        let Some(row_us) = self.counters.row_us(host.serial(), read) else {
             return;
-        }
-        *before = (stats.alone_rows, stats.alone_us);
-        let layer_us = us as f64 / rows as f64 / layers.max(1.0);
+        };
+        let layer_us = row_us / layers.max(1.0);
         let known = self.speeds.entry(model).or_default();
         if (layer_us - f64::from(*known)).abs() > f64::from(*known) * CHANGE_MIN {
             *known = layer_us.round().clamp(1.0, f64::from(u32::MAX)) as u32;
@@ -196,7 +218,7 @@ fn on_disk(
         if let Some(end) = *layers.entry(model).or_insert_with(read) {
             held.push(Held {
                 model,
-                manifest: None,
+                manifest: content.manifest(model),
                 layers: vec![LayerRange { first: 0, end }],
                 whole: true,
             });
@@ -207,7 +229,7 @@ fn on_disk(
         if held.len() < AD_HELD_MAX && held.iter().all(|held| held.model != model) {
             held.push(Held {
                 model,
-                manifest: None,
+                manifest: content.manifest(model),
                 layers,
                 whole: false,
             });
@@ -221,4 +243,43 @@ fn on_disk(
 pub fn cpu_class(class: &str) -> String {
     let architecture = class.split(' ').next().unwrap_or_default();
     format!("{architecture} {}", Hash::of(class.as_bytes()).short())
+}
+
+/// An engine's build in at most [`AD_TEXT_BYTES_MAX`] bytes: equal ones have equal names.
+#[must_use]
+pub fn build_name(build: &str) -> String {
+    if build.len() <= AD_TEXT_BYTES_MAX {
+        return build.to_owned();
+    }
+    let engine: String = build.chars().take_while(|c| *c != ',').take(32).collect();
+    format!("{engine} {}", Hash::of(build.as_bytes()).short())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_has_a_name_that_fits_into_an_ad_and_is_no_others() {
+        use engine_host::llama::build;
+        let scales = [None, Some(2.0), Some(2.5), Some(1.234_567_8)];
+        let names = scales.map(|scale| build_name(&build(scale)));
+        assert_eq!(names[0], build(None), "readable as long as it fits");
+        assert!(names.iter().all(|name| name.len() <= AD_TEXT_BYTES_MAX));
+        let different: BTreeSet<&String> = names.iter().collect();
+        assert_eq!(different.len(), scales.len(), "{names:?}");
+    }
+
+    #[test]
+    fn each_engine_is_counted_for_itself_and_forgotten_when_it_is_gone() {
+        let mut counters = Counters::default();
+        assert_eq!(counters.row_us(1, (ROWS_MIN - 1, 70)), None, "too few");
+        assert_eq!(counters.row_us(1, (10, 1_000)), Some(100.0));
+        assert_eq!(counters.row_us(1, (10, 1_000)), None, "nothing new");
+        // A later engine may have counted more than the one before; none of that is the other's.
+        assert_eq!(counters.row_us(2, (20, 4_000)), Some(200.0));
+        assert_eq!(counters.row_us(1, (20, 4_000)), Some(300.0));
+        counters.keep(&BTreeSet::from([2]));
+        assert_eq!(counters.0.keys().copied().collect::<Vec<_>>(), [2]);
+    }
 }

@@ -20,7 +20,7 @@
 //! | [`requests`] | prompt, limits, and the path of one answer |
 //! | [`home`] | the whole model on this machine |
 //! | [`roster`], [`gossip`](mod@gossip), [`herald`] | the members of the commons, how they hear of each other, and what this node tells of itself |
-//! | [`placement`], [`plan`](mod@plan), [`memory`] | what a model needs, who could give it, and what the planner makes of that |
+//! | [`placement`], [`plan`](mod@plan), [`scales`], [`memory`] | what a model needs, who could give it, and what the planner makes of that |
 //! | [`content`] | models handed on to other members, block by block, and fetched from them |
 //! | [`rooms`] | who may see a request, and for whom this node computes |
 //! | [`ring`] | the coordinator's side of a ring: forming it, a task a session, knowing when it broke |
@@ -48,11 +48,13 @@ pub mod memory;
 pub mod placement;
 pub mod plan;
 pub mod quarantine;
+mod remembered;
 pub mod requests;
 pub mod ring;
 pub mod rooms;
 pub mod roster;
 pub mod sandbox;
+pub mod scales;
 pub mod spare;
 pub mod stage;
 pub mod standing;

@@ -1,20 +1,21 @@
 //! Placement: what this node's model needs, who could give it, and what the planner makes of that.
 //!
-//! What a layer takes is asked of the engine itself, over stages that have a header and no weights. Speeds and delays
+//! What a layer takes the engine itself says, over stages that have a header and no weights. Speeds and delays
 //! are what was measured where anybody has, see `swarm::members`.
 
 use crate::home::EngineSettings;
 use crate::memory::{Budget, Reserved, TooLittle};
 use crate::roster::Roster;
+use crate::scales::{Scales, Slice};
 use engine::EngineError;
 use proto::ad::Room;
 use proto::gguf::{Header, Tensor};
-use proto::host::{Memory, Part, Role};
-use proto::ids::NodeId;
+use proto::host::{Memory, Role};
+use proto::ids::{Hash, NodeId};
 use proto::model::LayerRange;
 use std::sync::{Arc, Mutex, PoisonError};
-use store::models::Model;
-use store::stages::{StageError, StageRequest, Stages};
+use store::models::{Model, Models};
+use store::stages::{Hollow, StageError, StageRequest, Stages};
 use swarm::members::{Ask, Event, Seen};
 use swarm::plan::{
     CANDIDATES_MAX, Candidate, Delays, Goal, Plan, PlanError, Question, Shape, plan,
@@ -50,7 +51,7 @@ pub enum NeedsError {
 /// [`NeedsError`].
 pub async fn shape(
     engine: &EngineSettings,
-    files: &Stages,
+    (models, files): (&Models, &Stages),
     model: &Model,
     header: &Header,
 ) -> Result<Shape, NeedsError> {
@@ -58,8 +59,13 @@ pub async fn shape(
     if layers < LAYERS_MIN {
         return Err(NeedsError::TooFewLayers(layers));
     }
-    let measure = Measure {
+    let scales = Scales {
         engine,
+        models,
+        model: model.blake3,
+    };
+    let measure = Measure {
+        scales,
         files,
         model,
     };
@@ -114,9 +120,9 @@ fn weights_bytes(header: &Header, layer: u32) -> u64 {
     bytes.fold(0, u64::saturating_add)
 }
 
-/// Asks the engine.
+/// Weighs stages that are cut for it alone.
 struct Measure<'a> {
-    engine: &'a EngineSettings,
+    scales: Scales<'a>,
     files: &'a Stages,
     model: &'a Model,
 }
@@ -124,20 +130,23 @@ struct Measure<'a> {
 impl Measure<'_> {
     /// The memory of an engine-host with these stages, from first layer to the one behind the last.
     async fn stages(&self, stages: &[(Role, u32, u32)]) -> Result<Memory, NeedsError> {
-        let (mut hollows, mut parts) = (Vec::new(), Vec::new());
-        for &(role, first, end) in stages {
+        let slice = |&(role, first, end): &(Role, u32, u32)| (role, LayerRange { first, end });
+        let slices: Vec<Slice> = stages.iter().map(slice).collect();
+        self.scales.weigh(&slices, self.hollows(&slices)).await
+    }
+
+    async fn hollows(&self, slices: &[Slice]) -> Result<Vec<Hollow>, NeedsError> {
+        let mut hollows = Vec::new();
+        for &(role, layers) in slices {
             let request = StageRequest {
                 source: self.model.path.clone(),
                 model: self.model.blake3,
                 role,
-                layers: LayerRange { first, end },
+                layers,
             };
-            let hollow = self.files.hollow(request).await?;
-            parts.push(Part::of(role, hollow.path()));
-            hollows.push(hollow);
+            hollows.push(self.files.hollow(request).await?);
         }
-        let spec = self.engine.load(parts, 1);
-        Ok(engine::estimate(&self.engine.launch, spec).await?)
+        Ok(hollows)
     }
 }
 
@@ -195,15 +204,8 @@ impl Placement {
     ///
     /// [`PlanError`], with the numbers, and all other members.
     pub fn choose(&self, able: impl Fn(&NodeId) -> bool) -> Result<Chosen, (PlanError, Vec<Seen>)> {
-        let ask = Ask {
-            room: self.room,
-            model: self.model.blake3,
-            layer_bytes: self
-                .shape
-                .layer_bytes
-                .saturating_add(self.shape.engine_bytes),
-            build: None,
-        };
+        let build = self.roster.offered().build;
+        let ask = ask((self.room, &self.shape), self.model.blake3, &build);
         let seen = self.roster.view(&ask);
         let usable = |seen: &&Seen| !seen.why_not.is_some_and(|why| why.bars()) && able(&seen.node);
         let others: Vec<Candidate> = seen
@@ -290,6 +292,16 @@ impl Placement {
     }
 }
 
+/// What a stage's host must be: with another engine build it would refuse, and the bits would be others.
+fn ask<'a>((room, shape): (Room, &Shape), model: Hash, build: &'a str) -> Ask<'a> {
+    Ask {
+        room,
+        model,
+        layer_bytes: shape.layer_bytes.saturating_add(shape.engine_bytes),
+        build: Some(build),
+    }
+}
+
 fn candidate(seen: &Seen) -> Candidate {
     Candidate {
         id: seen.node,
@@ -297,5 +309,23 @@ fn candidate(seen: &Seen) -> Candidate {
         layer_ms: seen.layer_us.value as f64 / 1_000.0,
         on_disk: seen.on_disk.clone(),
         relayed: seen.relayed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_members_with_the_same_engine_are_asked_for() {
+        let shape = Shape {
+            layers: 4,
+            layer_bytes: 5,
+            ends_bytes: 6,
+            engine_bytes: 7,
+            output_layers: 1.0,
+        };
+        let ask = ask((Room::Square, &shape), Hash([1; 32]), "b1");
+        assert_eq!((ask.layer_bytes, ask.build), (12, Some("b1")));
     }
 }

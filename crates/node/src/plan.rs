@@ -111,7 +111,8 @@ impl Node {
         let header = header(&model.path)?;
         let mut engine = self.engine.clone();
         engine.numerics = proto::model::Numerics::Exact;
-        let shape = placement::shape(&engine, &self.files, &model, &header).await?;
+        let store = (&self.data.models, &self.files);
+        let shape = placement::shape(&engine, store, &model, &header).await?;
         let goal = match wanted.throughput {
             true => Goal::Throughput,
             false => self.goal,

@@ -1,9 +1,11 @@
 //! The members of the commons as this node knows them: what feeds `swarm::members`, and carries out what it says.
 //!
-//! Ads come by gossip, and in a bundle from everybody who links up. They are checked here, once; the machine decides
-//! what they are worth. What happens to links and what was measured is told to it by whoever knows.
+//! Ads come by gossip; whoever links up hands over its own, and to a stranger all that it has. They are checked here,
+//! once; the machine decides what they are worth. What happens to links and what was measured is told to it by whoever
+//! knows. Once a minute somebody of before is called who is no longer heard of.
 
 use crate::gossip::{Gossip, Heard};
+use crate::remembered::Remembered;
 use crate::standing::now_s;
 use bytes::Bytes;
 use identity::{NodeKey, check_ad, sign_ad};
@@ -23,6 +25,8 @@ use tracing::{debug, info, warn};
 
 /// How often the machine is told that time passes.
 const TICK: Duration = Duration::from_secs(1);
+/// How often somebody of before is called.
+const RECALL: Duration = Duration::from_secs(60);
 
 /// The members of the commons. Clones are the same.
 #[derive(Debug, Clone)]
@@ -37,6 +41,7 @@ struct Inner {
     offer: Mutex<Offer>,
     /// Our newest ad, for whoever links up.
     own: Mutex<Option<SignedAd>>,
+    before: Mutex<Remembered>,
     began: Instant,
     key: NodeKey,
     commons: CommonsId,
@@ -49,14 +54,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Roster {
-    /// A node that knows nobody yet, and offers this.
+    /// A node that knows these members of `before`, none of them as there, and offers this.
     #[must_use]
-    pub fn new(key: NodeKey, me: Identity, offer: Offer, (links, gossip): (Links, Gossip)) -> Self {
+    pub fn new(
+        key: NodeKey,
+        (me, offer): (Identity, Offer),
+        before: &[Member],
+        (links, gossip): (Links, Gossip),
+    ) -> Self {
         let commons = me.commons;
+        let mut remembered = Remembered::default();
+        before
+            .iter()
+            .for_each(|member| remembered.note(member.clone()));
         let inner = Inner {
             machine: Mutex::new(Members::new(me, offer.clone())),
             offer: Mutex::new(offer),
             own: Mutex::default(),
+            before: Mutex::new(remembered),
             began: Instant::now(),
             key,
             commons,
@@ -78,10 +93,13 @@ impl Roster {
         self.tell(Event::Circle(circle)).await;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut recall = tokio::time::interval(RECALL);
+        recall.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => self.pass_time().await,
+                _ = recall.tick() => self.recall(),
                 Some(Heard { from, message }) = heard.recv() => match codec::from_slice(&message) {
                     Ok(signed) => self.hear(from, signed).await,
                     Err(error) => debug!(from = %from.short(), %error, "gossip that is no ad"),
@@ -91,9 +109,12 @@ impl Roster {
     }
 
     async fn pass_time(&self) {
-        for peer in self.inner.links.snapshot() {
-            if let (PeerState::Up, Some(rtt)) = (peer.state, peer.rtt) {
-                let (node, rtt_us) = (peer.member.id, rtt.as_micros());
+        let peers = self.inner.links.snapshot().into_iter();
+        for peer in peers.filter(|peer| peer.state == PeerState::Up) {
+            let (node, relayed) = (peer.member.id, peer.relayed);
+            self.tell(Event::Way { node, relayed }).await;
+            if let Some(rtt) = peer.rtt {
+                let rtt_us = rtt.as_micros();
                 let rtt_us = u32::try_from(rtt_us).unwrap_or(u32::MAX);
                 self.tell(Event::Rtt { node, rtt_us }).await;
             }
@@ -101,22 +122,38 @@ impl Roster {
         self.tell(Event::Tick).await;
     }
 
-    /// A member is linked: it learns whom we know, and gossip gets a neighbour.
+    /// Calls somebody of before who is no longer heard of, and takes note of those that are.
+    fn recall(&self) {
+        let lost = {
+            let machine = lock(&self.inner.machine);
+            let mut before = lock(&self.inner.before);
+            machine.ads().for_each(|ad| before.note(member(ad)));
+            before.next(|node| machine.ad(node).is_some())
+        };
+        if let Some(lost) = lost {
+            debug!(node = %lost.id.short(), "a member of before is called");
+            self.inner.links.know(&lost);
+        }
+    }
+
+    /// A member is linked: it learns what we offer, and a stranger whom we know; gossip gets a neighbour.
     pub async fn up(&self, member: &Member) {
+        let stranger = is_stranger(self.incarnation(member.id), None);
+        lock(&self.inner.before).note(member.clone());
         self.tell(Event::LinkUp(member.id)).await;
         self.inner.gossip.up(member.id).await;
-        let mut bundle = Vec::new();
-        let mut bytes = 0;
-        for ad in self.known() {
-            let size = codec::to_vec(&ad).len();
-            if bytes + size > ADS_BYTES_MAX {
-                self.introduce(member.id, std::mem::take(&mut bundle));
-                bytes = 0;
-            }
-            bytes += size;
-            bundle.push(ad);
-        }
-        self.introduce(member.id, bundle);
+        let own = lock(&self.inner.own).clone();
+        let ads = match stranger {
+            true => self.known(),
+            false => own.into_iter().collect(),
+        };
+        self.introduce(member.id, ads);
+    }
+
+    /// The incarnation of a member whose ad is known.
+    fn incarnation(&self, node: NodeId) -> Option<u64> {
+        let machine = lock(&self.inner.machine);
+        machine.ad(node).map(|ad| ad.incarnation)
     }
 
     /// A member's link is lost.
@@ -145,7 +182,23 @@ impl Roster {
         own.into_iter().chain(others).collect()
     }
 
+    /// Hands ads over, in as many messages as it takes.
     fn introduce(&self, to: NodeId, ads: Vec<SignedAd>) {
+        let mut bundle = Vec::new();
+        let mut bytes = 0;
+        for ad in ads {
+            let size = codec::to_vec(&ad).len();
+            if bytes + size > ADS_BYTES_MAX {
+                self.hand_over(to, std::mem::take(&mut bundle));
+                bytes = 0;
+            }
+            bytes += size;
+            bundle.push(ad);
+        }
+        self.hand_over(to, bundle);
+    }
+
+    fn hand_over(&self, to: NodeId, ads: Vec<SignedAd>) {
         if ads.is_empty() {
             return;
         }
@@ -157,7 +210,15 @@ impl Roster {
 
     async fn hear(&self, from: NodeId, signed: SignedAd) {
         match check_ad(signed, self.inner.commons) {
-            Ok(ad) => self.tell(Event::Heard { ad, from }).await,
+            Ok(ad) => {
+                let (node, said) = (ad.node, ad.incarnation);
+                let first_hand = from == node;
+                let stranger = first_hand && is_stranger(self.incarnation(node), Some(said));
+                self.tell(Event::Heard { ad, from }).await;
+                if stranger {
+                    self.introduce(node, self.known());
+                }
+            }
             Err(error) => debug!(from = %from.short(), %error, "an ad that is not genuine"),
         }
     }
@@ -199,12 +260,7 @@ impl Roster {
 
     /// Links up with a member that is known by its ad.
     fn call(&self, node: NodeId) {
-        let member = lock(&self.inner.machine).ad(node).map(|ad| Member {
-            id: ad.node,
-            addrs: ad.addrs.clone(),
-            name: ad.name.clone(),
-            relays: Some(ad.relays.clone()).filter(|relays| !relays.is_empty()),
-        });
+        let member = lock(&self.inner.machine).ad(node).map(|ad| member(ad));
         if let Some(member) = member {
             self.inner.links.know(&member);
         }
@@ -246,6 +302,46 @@ impl Roster {
         Now {
             mono_ms: u64::try_from(mono_ms).unwrap_or(u64::MAX),
             wall_s: now_s(),
+        }
+    }
+}
+
+/// Whether a member knows nobody, as far as can be told: because nobody here knows it, or because it says itself that it
+/// has started anew since its last ad, which is of the incarnation `known`. Without a word of its own, `said` is `None`.
+fn is_stranger(known: Option<u64>, said: Option<u64>) -> bool {
+    match (known, said) {
+        (None, None) => true,
+        // It is linked, so it was a stranger then, and was told of all others.
+        (None, Some(_)) | (Some(_), None) => false,
+        (Some(known), Some(said)) => said > known,
+    }
+}
+
+/// A member as its ad says where it is.
+fn member(ad: &Ad) -> Member {
+    Member {
+        id: ad.node,
+        addrs: ad.addrs.clone(),
+        name: ad.name.clone(),
+        relays: Some(ad.relays.clone()).filter(|relays| !relays.is_empty()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_strangers_are_told_of_all_others() {
+        for (known, said, expected) in [
+            (None, None, true),
+            (Some(3), None, false),
+            (Some(3), Some(3), false),
+            (Some(3), Some(4), true),
+            (Some(3), Some(2), false),
+            (None, Some(1), false),
+        ] {
+            assert_eq!(is_stranger(known, said), expected, "{known:?} {said:?}");
         }
     }
 }

@@ -31,7 +31,7 @@ pub async fn run(node: Arc<Node>, stop: CancellationToken) {
 async fn look(node: &Node) {
     for hosted in node.stages.engines() {
         let (root, layers) = (hosted.model, hosted.layers);
-        let Some(range) = weakest(node, root, layers) else {
+        let Some(range) = weakest(node, root, layers).await else {
             continue;
         };
         match node.content.keep_layers(root, range).await {
@@ -42,8 +42,10 @@ async fn look(node: &Node) {
 }
 
 /// The layers that are worth keeping, if this node has only parts of the model.
-fn weakest(node: &Node, root: Hash, length: u32) -> Option<LayerRange> {
-    let (layers, mine) = node.content.part(root)?;
+async fn weakest(node: &Node, root: Hash, length: u32) -> Option<LayerRange> {
+    let content = node.content.clone();
+    let part = tokio::task::spawn_blocking(move || content.part(root));
+    let (layers, mine) = part.await.ok().flatten()?;
     let ask = Ask {
         room: Room::Square,
         model: root,

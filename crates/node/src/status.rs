@@ -89,9 +89,9 @@ pub struct RingStatus {
     pub planned: bool,
     /// What one token of one request was expected to take when the ring was planned, in milliseconds.
     pub predicted_token_ms: Option<f64>,
-    /// In one word: `waiting`, `forming`, `up`, `broken` or `impossible`.
+    /// In one word: `waiting`, `forming`, `loading` while stages fetch their layers, `up` or `impossible`.
     pub state: String,
-    /// Why it is not up, with the next step.
+    /// Why it is not up, with the next step; or how far it is.
     pub why: Option<String>,
     /// The ring's name, when there is one.
     pub ring: Option<RingId>,

@@ -1,6 +1,7 @@
 //! What the store writes beside the models: records about them, and remembered hashes.
 
 use crate::codec::Wire;
+use crate::host::Memory;
 use crate::ids::Hash;
 use minicbor::{CborLen, Decode, Encode};
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,41 @@ impl Wire for ModelDeaths {
     const BYTES_MAX: usize = 2 * DEATH_TEXT_BYTES_MAX + 16 * DEATHS_KEPT_MAX;
 }
 
+/// The version of [`MemoryRecord`] that this build writes.
+pub const MEMORY_RECORD_VERSION: u32 = 1;
+/// The most entries of one [`MemoryRecord`].
+pub const MEMORY_ENTRIES_MAX: usize = 64;
+
+/// What a model was found to take in memory, in several ways of running it: a file beside its record. It starts with the
+/// BLAKE3 of what follows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct MemoryRecord {
+    /// [`MEMORY_RECORD_VERSION`] of the build that wrote it.
+    #[n(0)]
+    pub version: u32,
+    /// At most [`MEMORY_ENTRIES_MAX`], the newest last.
+    #[n(1)]
+    pub entries: Vec<MemoryEntry>,
+}
+
+impl Wire for MemoryRecord {
+    const WHAT: &'static str = "record of a model's memory";
+    const BYTES_MAX: usize = 128 * MEMORY_ENTRIES_MAX + 16;
+}
+
+/// Memory that was counted once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct MemoryEntry {
+    /// The hash of everything that it depends on.
+    #[n(0)]
+    pub key: Hash,
+    /// What the engine said.
+    #[n(1)]
+    pub memory: Memory,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,5 +182,46 @@ mod tests {
         let golden = [0xa4, 0, 0x61, b'a', 1, 0x82, 1, 2, 2, 0x61, b'b', 3, 3];
         assert_eq!(bytes, golden);
         assert_eq!(codec::from_slice::<ModelDeaths>(&bytes).unwrap(), value);
+    }
+
+    #[test]
+    fn a_record_of_memory_keeps_its_encoding() {
+        let memory = Memory {
+            weights_bytes: 1,
+            cache_bytes: 2,
+            compute_bytes: 3,
+            process_bytes: 4,
+            positions_max: 5,
+            sessions_max: 6,
+        };
+        let key = Hash([7; 32]);
+        let value = MemoryRecord {
+            version: 8,
+            entries: vec![MemoryEntry { key, memory }],
+        };
+        let bytes = codec::to_vec(&value);
+        let golden = [
+            &[0xa2, 0, 8, 1, 0x81, 0xa2, 0, 0x58, 32][..],
+            &[7; 32],
+            &[1, 0xa6, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6],
+        ];
+        assert_eq!(bytes, golden.concat());
+        assert_eq!(codec::from_slice::<MemoryRecord>(&bytes).unwrap(), value);
+        let full = MemoryEntry {
+            key,
+            memory: Memory {
+                weights_bytes: u64::MAX,
+                cache_bytes: u64::MAX,
+                compute_bytes: u64::MAX,
+                process_bytes: u64::MAX,
+                positions_max: u32::MAX,
+                sessions_max: u32::MAX,
+            },
+        };
+        let largest = MemoryRecord {
+            version: u32::MAX,
+            entries: vec![full; MEMORY_ENTRIES_MAX],
+        };
+        assert!(codec::to_vec(&largest).len() <= MemoryRecord::BYTES_MAX);
     }
 }

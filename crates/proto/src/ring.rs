@@ -163,6 +163,9 @@ pub enum LinkBody {
     /// Stage: asked for and known, loading now. Said at once, so that a coordinator does not wait blindly.
     #[n(20)]
     RingLoading(#[n(0)] RingId),
+    /// Stage: still fetching what it is to load. Whoever does not know this waits as long as for any other stage.
+    #[n(21)]
+    RingProgress(#[n(0)] RingProgress),
 }
 
 /// A sign of life.
@@ -226,6 +229,21 @@ pub struct RingReady {
     /// How long loading took, in milliseconds.
     #[n(2)]
     pub load_ms: u64,
+}
+
+/// How far a stage is with fetching its layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct RingProgress {
+    /// The ring.
+    #[n(0)]
+    pub ring: RingId,
+    /// Bytes that are here and verified, of those that lacked when it began.
+    #[n(1)]
+    pub done_bytes: u64,
+    /// Bytes that lacked when it began.
+    #[n(2)]
+    pub total_bytes: u64,
 }
 
 /// A stage is not loaded.

@@ -14,8 +14,8 @@ use proto::model::{LayerRange, Numerics, WireType};
 use proto::packet::{self, PREFIX_BYTES, Prefix};
 use proto::ring::{
     Ack, Contract, EpochAnswer, Heartbeat, Hop, HopBody, HopHello, HopWelcome, Link, LinkBody,
-    OpenRing, OpenSession, RefusalCode, RingReady, RingRefused, Rows, RowsKind, SessionFailed,
-    SessionRef,
+    OpenRing, OpenSession, RefusalCode, RingProgress, RingReady, RingRefused, Rows, RowsKind,
+    SessionFailed, SessionRef,
 };
 use proto::ticket::{TICKET_ADDRS_MAX, Ticket};
 use std::fmt::Debug;
@@ -338,6 +338,16 @@ fn links() {
         "038399565a 22",
     );
     check::<Link>(LinkBody::Gossip(vec![1, 2, 3]).into(), "ab500be141 9");
+}
+
+#[test]
+fn the_progress_of_a_stage() {
+    let progress = RingProgress {
+        ring: RingId([7; 16]),
+        done_bytes: 1,
+        total_bytes: 2,
+    };
+    check::<Link>(LinkBody::RingProgress(progress).into(), "01806695e4 28");
 }
 
 #[test]

@@ -24,7 +24,8 @@
 //! threads and stop when their caller is dropped ([`blocking`]); pip runs as a child that dies with the call. There is
 //! no background task, so nothing needs an end.
 //!
-//! *Invariants:* no file is overwritten because it could not be read. No error is a bare number: each names its file,
+//! *Invariants:* no file is overwritten because it could not be read, but for what was counted and can be counted again
+//! (`models/*.memory`). No error is a bare number: each names its file,
 //! its cause and the next step. Secrets are in no message and no `Debug`.
 
 pub mod blocks;

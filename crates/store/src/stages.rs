@@ -91,6 +91,12 @@ impl Hollow {
     }
 }
 
+impl AsRef<Path> for Hollow {
+    fn as_ref(&self) -> &Path {
+        self.path()
+    }
+}
+
 /// A directory of stage files.
 #[derive(Debug, Clone)]
 pub struct Stages {

@@ -25,6 +25,15 @@ use std::sync::{Mutex, Once};
 
 /// The exact engine that is linked, and the build options that change bits.
 pub const BUILD: &str = "llama-cpp-sys-2 0.1.161, llamafile off, openmp off";
+/// The build as an engine-host names it that stretches positions by a factor, if it does: that changes bits, too.
+#[must_use]
+pub fn build(rope_scale: Option<f32>) -> String {
+    match rope_scale.filter(|scale| *scale > 1.0) {
+        Some(scale) => format!("{BUILD}; positions stretched by {scale}"),
+        None => BUILD.to_owned(),
+    }
+}
+
 /// How many bytes of llama.cpp's own error messages are kept for our error messages.
 const LOG_BYTES_MAX: usize = 2048;
 

@@ -2,7 +2,7 @@
 
 use super::live::{self, Wire};
 use super::table::{Phase, Turn};
-use super::{Mesh, PeerState};
+use super::{LinkEvent, Mesh, PeerState};
 use crate::dial::{self, DialError, Greeted};
 use crate::end;
 use crate::limits::{REDIAL_MAX_MS, REDIAL_MIN_MS};
@@ -70,7 +70,11 @@ async fn next_link(
             Some(Ok(greeted)) => return Some(greeted),
             Some(Err(error)) => {
                 tracing::debug!(peer = %peer.short(), %error, "call failed");
-                if !mesh.table().dial_failed(peer, error.to_string()) {
+                let known = mesh.table().dial_failed(peer, error.to_string());
+                if error.is_absence() {
+                    mesh.emit(LinkEvent::Unreached { peer }).await;
+                }
+                if !known {
                     return None;
                 }
             }

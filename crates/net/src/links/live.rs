@@ -9,12 +9,13 @@ use super::{LinkEvent, Mesh, encode};
 use crate::end::{self, EndReason};
 use crate::limits::{FLOOD_PENANCE_MS, MEMBERS_PER_MESSAGE};
 use crate::packets::PacketReader;
-use crate::ways::Way;
+use crate::ways::{Way, is_relayed};
 use bytes::Bytes;
 use iroh::endpoint::{Connection, SendStream};
 use proto::ids::NodeId;
 use proto::member::{HEARTBEAT_MS, Member, SUSPECT_MS};
 use proto::ring::{Heartbeat, Link, LinkBody};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -47,6 +48,7 @@ pub(super) async fn run(mesh: &Arc<Mesh>, wire: Wire, member: Member, mut place:
         () = place.replaced.cancelled() => EndReason::Replaced,
         reason = write_all(mesh, send, &mut place.outbox) => reason,
         reason = read_all(mesh, &mut reader, peer, &place.own, &place.vitals) => reason,
+        never = watch_way(&connection, &place.vitals) => match never {},
     };
     end::close(&connection, reason.code(), &reason.to_string());
     tracing::info!(peer = %peer.short(), %reason, "link lost");
@@ -68,6 +70,14 @@ pub(super) async fn run(mesh: &Arc<Mesh>, wire: Wire, member: Member, mut place:
         );
     }
     table.release(&place, reason.to_string());
+}
+
+/// Looks again and again whether a link goes over a relay: a direct way may be found, or lost.
+async fn watch_way(connection: &Connection, vitals: &Vitals) -> Infallible {
+    loop {
+        vitals.goes(is_relayed(connection));
+        tokio::time::sleep(Duration::from_millis(HEARTBEAT_MS)).await;
+    }
 }
 
 /// Writes who we know, heartbeats, and what the node says.

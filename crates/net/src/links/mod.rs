@@ -38,6 +38,7 @@ use proto::ids::{CommonsId, NodeId};
 use proto::member::{Member, Membership};
 use proto::packet;
 use proto::ring::{Link, LinkBody};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -80,6 +81,11 @@ pub enum LinkEvent {
         peer: NodeId,
         /// Milliseconds since its last sign of life.
         silent_ms: u64,
+    },
+    /// A member was called, and nobody of that name was there. It is called again.
+    Unreached {
+        /// Who.
+        peer: NodeId,
     },
     /// A link is down.
     Lost {
@@ -138,6 +144,8 @@ pub struct PeerStatus {
     pub fault: Option<String>,
     /// By which way the link came about, if there is one.
     pub way: Option<Way>,
+    /// Whether the link goes over a relay at the moment.
+    pub relayed: bool,
 }
 
 /// What [`Net::start`] returns.
@@ -250,6 +258,12 @@ impl Links {
 
     pub(crate) fn mesh(&self) -> &Arc<Mesh> {
         &self.mesh
+    }
+
+    /// Where this node is a relay for others, if it is one.
+    #[must_use]
+    pub fn relay(&self) -> Option<SocketAddr> {
+        self.mesh.core.ways.relays.own()
     }
 
     /// This node as it presents itself.

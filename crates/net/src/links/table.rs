@@ -10,7 +10,7 @@ use bytes::Bytes;
 use proto::ids::NodeId;
 use proto::member::{MEMBERS_MAX, Member};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -57,8 +57,9 @@ pub(crate) struct Vitals {
     /// Smoothed round trip in microseconds; 0 is not measured.
     rtt_us: AtomicU64,
     incarnation: AtomicU64,
-    heard: std::sync::atomic::AtomicBool,
+    heard: AtomicBool,
     way: OnceLock<Way>,
+    relayed: AtomicBool,
 }
 
 /// A link's place in the table, for the task that runs it.
@@ -109,6 +110,11 @@ impl Vitals {
     /// Takes note of how the link came about.
     pub(crate) fn came(&self, way: Way) {
         self.way.get_or_init(|| way);
+    }
+
+    /// Takes note of whether the link goes over a relay now.
+    pub(crate) fn goes(&self, relayed: bool) {
+        self.relayed.store(relayed, Ordering::Relaxed);
     }
 
     fn rtt(&self) -> Option<Duration> {
@@ -318,6 +324,7 @@ impl Table {
                 incarnation: vitals.and_then(|vitals| vitals.incarnation()),
                 fault: peer.fault.clone(),
                 way: vitals.and_then(|vitals| vitals.way.get().copied()),
+                relayed: vitals.is_some_and(|vitals| vitals.relayed.load(Ordering::Relaxed)),
             }
         };
         self.peers.values().map(status).collect()

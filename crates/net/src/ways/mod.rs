@@ -20,8 +20,8 @@ mod relays;
 
 pub(crate) use dht::{Dht, keep_told};
 pub(crate) use lan::Lan;
-pub(crate) use places::Places;
 pub use places::Way;
+pub(crate) use places::{Places, is_relayed};
 pub(crate) use relay::offer;
 pub(crate) use relays::Relays;
 

@@ -54,17 +54,27 @@ impl Places {
 
     /// By which way the connection that was just made goes; `found` is the way by which places beyond `self` came.
     pub(crate) fn way(&self, connection: &Connection, found: Way) -> Way {
-        let paths = connection.paths();
-        let path = paths
-            .iter()
-            .find(|path| path.is_selected())
-            .or_else(|| paths.iter().next());
-        match path.as_ref().map(|path| path.remote_addr()) {
+        match selected(connection) {
             Some(TransportAddr::Relay(_)) => Way::Relay,
-            Some(TransportAddr::Ip(addr)) if !self.direct.contains(addr) => found,
+            Some(TransportAddr::Ip(addr)) if !self.direct.contains(&addr) => found,
             _ => Way::Known,
         }
     }
+}
+
+/// The way that a connection goes at the moment.
+fn selected(connection: &Connection) -> Option<TransportAddr> {
+    let paths = connection.paths();
+    let path = paths
+        .iter()
+        .find(|path| path.is_selected())
+        .or_else(|| paths.iter().next());
+    path.map(|path| path.remote_addr().clone())
+}
+
+/// Whether a connection goes over a relay at the moment; it may find a direct way later.
+pub(crate) fn is_relayed(connection: &Connection) -> bool {
+    matches!(selected(connection), Some(TransportAddr::Relay(_)))
 }
 
 /// For messages.

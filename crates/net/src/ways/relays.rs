@@ -65,10 +65,15 @@ impl Relays {
         self.learn(endpoint, &[at]).await;
     }
 
+    /// The relay that this node offers.
+    pub(crate) fn own(&self) -> Option<SocketAddr> {
+        self.own.get().copied()
+    }
+
     /// Where this node is reached over a relay: its own, or the one that it is connected to.
     pub(crate) fn home(&self, endpoint: &Endpoint) -> Option<SocketAddr> {
         let chosen = || endpoint.addr().relay_urls().find_map(addr);
-        self.own.get().copied().or_else(chosen)
+        self.own().or_else(chosen)
     }
 }
 

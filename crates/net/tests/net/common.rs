@@ -124,8 +124,14 @@ impl Node {
         ticket(&self.key, commons().id(), &self.net.addrs(), uses_max)
     }
 
+    /// The next event, but for calls that led to nothing: those are repeated, and come at any time.
     pub(crate) async fn event(&mut self) -> LinkEvent {
-        within(self.events.recv()).await.unwrap()
+        loop {
+            match within(self.events.recv()).await.unwrap() {
+                LinkEvent::Unreached { .. } => {}
+                event => return event,
+            }
+        }
     }
 
     /// The next event must be a link to `peer`.

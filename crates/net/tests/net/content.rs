@@ -1,26 +1,29 @@
 //! The whole way of a model: hashed and offered from one disk, fetched onto another, composed, handed on.
 
+#[path = "../../../node/src/content/shelf.rs"]
+mod on_disk;
+
 use crate::blobs::newcomer;
 use crate::common::{Node, key, membership, now_s, within};
 use crate::shelf::{HandClock, unlimited};
 use identity::{Statement, sign_manifest};
 use net::blobs::{
-    Blob, FetchError, FetchReport, Kept, Offers, ProviderState, Sink, SinkError, Survey,
-    UploadLimits, WallClock, Wanted,
+    FetchError, FetchReport, Kept, ProviderState, Sink, SinkError, Survey, UploadLimits, WallClock,
+    Wanted,
 };
+use on_disk::Shelf;
 use proto::gguf::plan;
 use proto::host::Role;
 use proto::ids::Hash;
-use proto::manifest::{Block, BlockKind, Contents, ModelAnswer};
+use proto::manifest::{Block, BlockKind, Contents};
 use proto::model::LayerRange;
 use specimen::{Family, Shape, Weights};
-use std::io;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use store::blocks::{Blocks, ModelBlocks, Offered, Put};
+use store::blocks::{Blocks, ModelBlocks};
 use store::models::Model;
 use store::progress::Silent;
 use store::stages::{StageRequest, Stages};
@@ -36,53 +39,27 @@ const SHAPE: Shape = Shape {
 };
 const MIDDLE: LayerRange = LayerRange { first: 1, end: 3 };
 
-/// What a node does with its disk for others, and for itself.
+/// The disk of a node, and how many parts went there.
 struct Disk {
     blocks: Blocks,
+    shelf: Shelf,
     puts: AtomicUsize,
-}
-
-struct OnDisk(Offered);
-
-impl Blob for OnDisk {
-    fn bytes(&self) -> u64 {
-        self.0.bytes()
-    }
-
-    fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at(at, buffer)
-    }
-
-    fn tree_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.tree_at(at, buffer)
-    }
-}
-
-impl Offers for Disk {
-    fn blob(&self, hash: Hash) -> Option<Box<dyn Blob>> {
-        Some(Box::new(OnDisk(self.blocks.find(hash)?)))
-    }
-
-    fn model(&self, root: Hash) -> Option<ModelAnswer> {
-        self.blocks.answer(root)
-    }
 }
 
 impl Sink for Disk {
     fn put(&self, block: &Block, part: u32, bytes: &[u8]) -> Result<Kept, SinkError> {
-        let put = self.blocks.put(block, part, bytes)?;
+        let kept = self.shelf.put(block, part, bytes)?;
         self.puts.fetch_add(1, Ordering::SeqCst);
-        Ok(match put {
-            Put::More | Put::Sealed => Kept::Part,
-            Put::Damaged => Kept::Damaged,
-        })
+        Ok(kept)
     }
 }
 
 impl Disk {
     fn open(dir: &Path) -> Arc<Self> {
+        let blocks = Blocks::open(&dir.join("blocks")).unwrap();
         Arc::new(Self {
-            blocks: Blocks::open(&dir.join("blocks")).unwrap(),
+            shelf: Shelf(blocks.clone()),
+            blocks,
             puts: AtomicUsize::new(0),
         })
     }
@@ -125,6 +102,7 @@ async fn owner(n: u8, dir: &Path, model: &Model) -> (Node, Arc<HandClock>) {
     };
     disk.blocks
         .keep(sign_manifest(&key(n), contents, statement).unwrap())
+        .await
         .unwrap();
     let node = Node::start(n, Vec::new()).await;
     let slow = UploadLimits {
@@ -132,7 +110,8 @@ async fn owner(n: u8, dir: &Path, model: &Model) -> (Node, Arc<HandClock>) {
         peer_bytes_s: None,
     };
     let clock = Arc::new(HandClock::default());
-    node.links.offer(disk, slow, clock.clone());
+    let shelf = Arc::new(disk.shelf.clone());
+    node.links.offer(shelf, slow, clock.clone());
     (node, clock)
 }
 
@@ -162,7 +141,7 @@ fn sum(wanted: &[Wanted]) -> u64 {
 }
 
 async fn stage_of(stages: &Path, disk: &Disk, contents: &Contents) -> PathBuf {
-    let source = ModelBlocks::open(&disk.blocks, contents).unwrap();
+    let source = ModelBlocks::open(&disk.blocks, contents).await.unwrap();
     let stages = Stages::open(stages).unwrap();
     stages
         .get_from_blocks(source, Role::Middle, MIDDLE)
@@ -209,11 +188,11 @@ async fn a_newcomer_fetches_its_range_is_killed_goes_on_composes_and_hands_on() 
     let survey = within(c.links.survey(&[a.member(), b.member()], model.blake3)).await;
     assert_eq!(survey.providers.len(), 2, "{:?}", survey.faults);
     let manifest = survey.manifest.clone().unwrap();
-    disk.blocks.keep(manifest.clone()).unwrap();
+    disk.blocks.keep(manifest.clone()).await.unwrap();
     let contents = &manifest.contents;
     let header = *contents.block(BlockKind::Header).unwrap();
     within(disk.fetch(&c, &survey, &[header])).await.unwrap();
-    let source = ModelBlocks::open(&disk.blocks, contents).unwrap();
+    let source = ModelBlocks::open(&disk.blocks, contents).await.unwrap();
     let needed = source.needed(&plan(source.header(), Role::Middle, MIDDLE).unwrap());
     assert_eq!(
         needed.len(),
@@ -250,8 +229,9 @@ async fn a_newcomer_fetches_its_range_is_killed_goes_on_composes_and_hands_on() 
 
     // The next newcomer gets the range from this one alone.
     let mut c = c;
+    let shelf = Arc::new(disk.shelf.clone());
     c.links
-        .offer(disk, unlimited(), Arc::new(WallClock::default()));
+        .offer(shelf, unlimited(), Arc::new(WallClock::default()));
     let d = newcomer(5, &mut [&mut c]).await;
     let disk = Disk::open(d_dir);
     let survey = within(d.links.survey(&[c.member()], model.blake3)).await;

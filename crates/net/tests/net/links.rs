@@ -179,6 +179,8 @@ async fn a_known_member_is_called_until_it_is_there() {
     within(failed).await;
     let fault = a.links.snapshot()[0].fault.clone().unwrap();
     assert!(fault.contains(&port.to_string()), "{fault}");
+    let told = within(a.events.recv()).await;
+    assert_eq!(told, Some(LinkEvent::Unreached { peer: b.id }));
     let config = net::NetConfig {
         bind: Some(port),
         ..net::NetConfig::new(key(3))

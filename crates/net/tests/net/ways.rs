@@ -194,6 +194,14 @@ fn check_alone(open: Open, expected: Way) {
         if expected == Way::Relay {
             assert!(dropped() > 0, "the firewall had nothing to do");
         }
+        let [a, b] = &scene.nodes;
+        let goes = |node: &Node, peer: &Node| status(node, peer.id()).relayed;
+        within(async {
+            while [goes(a, b), goes(b, a)] != [expected == Way::Relay; 2] {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
     });
 }
 

@@ -14,16 +14,18 @@ use crate::placement::{self, Placement};
 use crate::requests::{Requests, card};
 use crate::ring::{Coordinator, Placing, Plan};
 use crate::rooms::Rooms;
+use crate::scales::Scales;
 use crate::stage::header;
 use crate::status::ModelStatus;
 use crate::{config, control, quarantine, spare, standing};
 use anyhow::{Context, bail};
 use api::ApiConfig;
-use engine::{Launch, Ward};
+use engine::{EngineError, Launch, Ward};
 use net::{BindError, Net, NetConfig, Standing};
 use proto::gguf::{Header, cuttable};
-use proto::host::{KvType, Part, Role, SESSIONS_MAX};
+use proto::host::{KvType, Role, SESSIONS_MAX};
 use proto::ids::Hash;
+use proto::model::LayerRange;
 use proto::ticket::Ticket;
 use std::num::NonZeroU64;
 use std::sync::{Arc, OnceLock};
@@ -110,6 +112,7 @@ struct Course {
 struct Task<'a> {
     settings: &'a Settings,
     engine: &'a EngineSettings,
+    models: &'a Models,
     files: &'a StageFiles,
     budget: &'a Budget,
     model: &'a Model,
@@ -152,9 +155,15 @@ impl Task<'_> {
 
     /// Takes the memory of the whole model, if the engine can say how much that is.
     async fn reserve(&self) -> Result<Option<Reserved>, TooLittle> {
-        let parts = vec![Part::of(Role::Whole, &self.model.path)];
-        let spec = self.engine.load(parts, 1);
-        match engine::estimate(&self.engine.launch, spec).await {
+        let scales = Scales {
+            engine: self.engine,
+            models: self.models,
+            model: self.model.blake3,
+        };
+        let end = self.header.layers();
+        let whole = (Role::Whole, LayerRange { first: 0, end });
+        let file = async { Ok::<_, EngineError>(vec![&self.model.path]) };
+        match scales.weigh(&[whole], file).await {
             Ok(memory) => self.budget.reserve(memory.total_bytes()).map(Some),
             // Loading says better what is wrong, and counts what dies of it.
             Err(_) => Ok(None),
@@ -192,7 +201,8 @@ impl Task<'_> {
             numerics: self.settings.numerics(true),
             ..self.engine.clone()
         };
-        let shape = placement::shape(&engine, self.files, self.model, self.header).await;
+        let store = (self.models, self.files);
+        let shape = placement::shape(&engine, store, self.model, self.header).await;
         Ok(shape?)
     }
 
@@ -240,6 +250,7 @@ pub(super) async fn start(
     let task = Task {
         settings,
         engine: &engine,
+        models: &ground.data.models,
         files: &files,
         budget: &budget,
         model: &model,
@@ -316,58 +327,37 @@ impl Parts {
         let ring = self.coordinator(&course, goal);
         self.wires.enter(&self.model, ring.clone()).await;
         let requests = self.requests(course.home, ring);
-        let Self {
-            ground,
-            wires,
-            engine,
-            model,
-            header,
-            files,
-            budget,
-            rooms,
-        } = self;
-        let Ground {
-            data,
-            listener,
-            net,
-            standing,
-        } = ground;
-        let Wires {
-            links,
-            roster,
-            stages,
-            content,
-            tasks,
-            ..
-        } = wires;
+        let output_layers = placement::output_layers(&self.header);
+        let (wires, ground, model) = (self.wires, self.ground, self.model);
+        let (content, tasks) = (wires.content, wires.tasks);
         let node = Arc::new(Node {
-            model: model_status(&model, header.layers(), &engine),
+            model: model_status(&model, self.header.layers(), &self.engine),
             model_path: model.path.clone(),
-            output_layers: placement::output_layers(&header),
-            net,
-            links,
-            standing,
+            output_layers,
+            net: ground.net,
+            links: wires.links,
+            standing: ground.standing,
             requests: Arc::new(requests),
-            stages,
+            stages: wires.stages,
             content: content.clone(),
-            roster,
-            budget,
-            rooms,
-            files,
+            roster: wires.roster,
+            budget: self.budget,
+            rooms: self.rooms,
+            files: self.files,
             goal,
-            allow_unsandboxed: engine.allow_unsandboxed,
-            ward: engine.ward.clone(),
-            engine,
+            allow_unsandboxed: self.engine.allow_unsandboxed,
+            ward: self.engine.ward.clone(),
+            engine: self.engine,
             ready: OnceLock::new(),
             impossible: course.impossible,
             split: settings.split,
-            api: listener.local_addr()?,
-            data,
+            api: ground.listener.local_addr()?,
+            data: ground.data,
         });
         tasks.spawn(herald::run(node.clone(), stop.clone()));
         tasks.spawn(spare::run(node.clone(), stop.clone()));
         tasks.spawn(hand_on(content, model, stop.clone()));
-        open_api(node, listener, settings, stop, tasks)
+        open_api(node, ground.listener, settings, stop, tasks)
     }
 }
 

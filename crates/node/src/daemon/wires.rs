@@ -4,6 +4,7 @@ use super::start::Ground;
 use crate::content::Content;
 use crate::dispatch::{Dispatch, RingCell};
 use crate::gossip::gossip;
+use crate::herald::build_name;
 use crate::home::EngineSettings;
 use crate::memory::Budget;
 use crate::ring::{Coordinator, News};
@@ -58,8 +59,9 @@ impl Wires {
             Arc::new(tickets::doorkeeper(data, standing)),
         );
         let (speak, heard, talk) = gossip(net.id(), standing.commons, links.clone());
-        let (me, offer) = introduce(net, standing, rooms, budget);
-        let roster = Roster::new(data.key.clone(), me, offer, (links.clone(), speak));
+        let introduced = introduce(net, standing, rooms, budget, engine);
+        let voices = (links.clone(), speak);
+        let roster = Roster::new(data.key.clone(), introduced, &standing.known, voices);
         let limits = UploadLimits {
             all_bytes_s: upload_bytes_s,
             peer_bytes_s: None,
@@ -118,7 +120,13 @@ impl Wires {
 }
 
 /// Who this node is to other members, and what it offers from the beginning.
-fn introduce(net: &Net, standing: &Standing, rooms: &Rooms, budget: &Budget) -> (Identity, Offer) {
+fn introduce(
+    net: &Net,
+    standing: &Standing,
+    rooms: &Rooms,
+    budget: &Budget,
+    engine: &EngineSettings,
+) -> (Identity, Offer) {
     let me = Identity {
         commons: standing.commons,
         node: net.id(),
@@ -135,7 +143,7 @@ fn introduce(net: &Net, standing: &Standing, rooms: &Rooms, budget: &Budget) -> 
         standing: proto::ad::Standing::Serving,
         memory_bytes: budget.free_bytes(),
         cpu_class: String::new(),
-        build: engine_host::llama::BUILD.to_owned(),
+        build: build_name(&engine_host::llama::build(engine.rope_scale)),
         speeds: Vec::new(),
         held: Vec::new(),
     };

@@ -12,7 +12,7 @@ pub use card::card;
 pub(crate) use run::Reply;
 
 use crate::home::Home;
-use crate::ring::{Coordinator, Ring, StageHost, State};
+use crate::ring::{Coordinator, Ring, StageHost, State, Why};
 use crate::rooms::Rooms;
 use crate::status::{Answers, Rates};
 use api::{Caller, Fault, GenerateRequest, ModelCard};
@@ -163,11 +163,7 @@ impl Requests {
         if let Some(home) = &*home {
             return Ok(Path::Home(home.clone()));
         }
-        Err(match state {
-            Some(State::Waiting { why: Some(why), .. }) => Fault::peer_lost(why),
-            Some(State::Forming(_)) => Fault::not_ready("the ring is being formed; try again soon"),
-            _ => Fault::not_ready("too few nodes are there for the ring; see: myzel status"),
-        })
+        Err(unready(state.as_ref()))
     }
 
     /// A caller as the engine knows it. Hashed with a number of this process, so that no key leaves it.
@@ -190,6 +186,25 @@ impl Requests {
             top_p: request.top_p.or(makers.map(|m| m.top_p)).unwrap_or(TOP_P),
             seed: request.seed.unwrap_or_else(rand::random),
         }
+    }
+}
+
+/// Why nothing answers, where there is no model at home. Only a ring that was up can have lost a node.
+fn unready(ring: Option<&State>) -> Fault {
+    match ring {
+        Some(State::Waiting {
+            why: Some(Why::Lost(why)),
+            ..
+        }) => Fault::peer_lost(why),
+        Some(State::Waiting {
+            why: Some(Why::Unformed(why)),
+            ..
+        }) => Fault::not_ready(why),
+        Some(State::Forming { progress, .. }) => Fault::not_ready(match progress {
+            None => "the ring is being formed; try again soon".to_owned(),
+            Some(how_far) => format!("the ring is loading: {how_far}; try again later"),
+        }),
+        _ => Fault::not_ready("too few nodes are there for the ring; see: myzel status"),
     }
 }
 
@@ -228,5 +243,39 @@ pub(crate) fn refused(error: EngineError, param: &str) -> Fault {
             FailCode::Unloadable | FailCode::Compute => Fault::internal(failed.detail),
         },
         error => down(&error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(why: Why) -> State {
+        let why = Some(why);
+        State::Waiting { have: 0, why }
+    }
+
+    #[test]
+    fn only_a_ring_that_was_up_has_lost_a_node() {
+        let lost = waiting(Why::Lost("stage 1 is lost".into()));
+        let never = waiting(Why::Unformed("9 layers have no place".into()));
+        for (state, status, code, says) in [
+            (lost, 502, "peer_lost", "stage 1 is lost"),
+            (never, 503, "not_ready", "9 layers have no place"),
+        ] {
+            let fault = unready(Some(&state));
+            assert_eq!((fault.status, fault.code), (status, code));
+            assert!(fault.message.contains(says), "{fault}");
+        }
+        let loading = State::Forming {
+            ring: proto::ids::RingId([0; 16]),
+            progress: Some("40 % fetched".into()),
+        };
+        let fault = unready(Some(&loading));
+        assert_eq!(fault.code, "not_ready");
+        assert!(fault.message.contains("loading: 40 % fetched"), "{fault}");
+        let nobody = State::Waiting { have: 0, why: None };
+        assert_eq!(unready(Some(&nobody)).code, "not_ready");
+        assert_eq!(unready(None).code, "not_ready");
     }
 }

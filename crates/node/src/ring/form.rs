@@ -1,28 +1,22 @@
 //! Forming a ring: everybody loads, then the hops are connected.
 
 use super::laps::Laps;
+use super::loads::Loads;
 use super::place::{Layout, Placing};
-use super::{News, Ring, StageHost, Work, engine_down, read_frames};
+use super::{News, Ring, StageHost, State, Work, engine_down, read_frames};
 use engine::Supervisor;
-use net::{HopReceiver, HopSender};
+use net::{HopReceiver, HopSender, IncomingHop};
 use proto::host::{Loaded, Part, Role};
 use proto::ids::{NodeId, RingId};
 use proto::member::Member;
 use proto::model::{LayerRange, WireType};
 use proto::ring::{CHUNK_ROWS, Contract, HopHello, LinkBody, OpenRing, RefusalCode, RingReady};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use store::stages::StageRequest;
 use swarm::split::Split;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-/// How long stages have to load.
-const LOAD_MAX: Duration = Duration::from_secs(120);
-
-/// How long stages have to say that they load.
-const FIRST_WORD_MAX: Duration = Duration::from_secs(10);
 
 /// A ring that was not formed.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +66,9 @@ impl Work {
             .ready()
             .await
             .map_err(|error| fault(engine_down(&error), None))?;
-        let deadline = Instant::now() + LOAD_MAX;
         let opened = self.open(id, &layout, host.loaded());
         let formed = match opened {
-            Ok(()) => self.connect(id, &layout.hosts, deadline).await,
+            Ok(()) => self.connect(id, &layout.hosts).await,
             Err(error) => Err(error),
         };
         if formed.is_err() {
@@ -154,53 +147,30 @@ impl Work {
         &mut self,
         id: RingId,
         chosen: &[Member],
-        deadline: Instant,
     ) -> Result<(HashMap<NodeId, RingReady>, HopSender, HopReceiver), FormError> {
+        let mut loads = Loads::new(chosen, self.plan.model.bytes, Instant::now());
         let mut ready = HashMap::new();
-        let mut heard = HashSet::new();
         let mut back = None;
-        let first_word = Instant::now() + FIRST_WORD_MAX;
-        while ready.len() < chosen.len() || back.is_none() {
-            let all_heard = heard.len() == chosen.len();
-            let until = if all_heard { deadline } else { first_word };
-            let news = tokio::time::timeout_at(until, self.inbox.recv()).await;
-            let news = news.map_err(|_| fault(late(chosen, &heard, &ready), None))?;
+        while !loads.all_ready() || back.is_none() {
+            let news = tokio::time::timeout_at(loads.until(), self.inbox.recv()).await;
+            let now = Instant::now();
+            let news = news.map_err(|_| fault(loads.late(now), None))?;
             let news = news.ok_or_else(|| fault("this node is shutting down", None))?;
             self.note(&news);
             match news {
-                News::Loading(node, ring) if ring == id => {
-                    heard.insert(node);
+                News::Loading(node, ring) if ring == id => loads.loading(node, now),
+                News::Progress(node, said) if said.ring == id => {
+                    if loads.progress(node, said, now) {
+                        self.publish_forming(id, &loads);
+                    }
                 }
                 News::Ready(node, it) if it.ring == id => {
-                    heard.insert(node);
+                    loads.ready(node, now);
                     ready.insert(node, it);
+                    self.publish_forming(id, &loads);
                 }
-                News::Refused(node, it) if it.ring == id => {
-                    let who = chosen
-                        .iter()
-                        .find(|m| m.id == node)
-                        .map(named)
-                        .unwrap_or_default();
-                    return Err(fault(format!("{who} says: {}", it.detail), Some(node)));
-                }
-                News::Lost(node, reason) => {
-                    if let Some(member) = chosen.iter().find(|m| m.id == node) {
-                        let why = format!("{} is lost: {reason}", named(member));
-                        return Err(fault(why, Some(node)));
-                    }
-                }
-                News::Hop(hop) => {
-                    let last = chosen.last().map(|member| member.id);
-                    if hop.hello.ring == id
-                        && hop.hello.from_stage == chosen.len() as u32
-                        && Some(hop.peer) == last
-                    {
-                        back = hop.accept().await.ok();
-                    } else {
-                        hop.refuse(RefusalCode::NotAMember).await;
-                    }
-                }
-                _ => {}
+                News::Hop(hop) => back = self.called_back(id, chosen, hop).await.or(back),
+                news => broke_off(id, chosen, &news)?,
             }
         }
         let membership = self.plan.membership.clone();
@@ -213,6 +183,30 @@ impl Work {
         let sender = sender.map_err(|error| fault(error.to_string(), Some(chosen[0].id)))?;
         let receiver = back.ok_or_else(|| fault("the last stage hung up", None))?;
         Ok((ready, sender, receiver))
+    }
+
+    /// Says how far those are that fetch their layers.
+    fn publish_forming(&self, ring: RingId, loads: &Loads) {
+        let progress = loads.words();
+        self.publish.send_replace(State::Forming { ring, progress });
+    }
+
+    /// Takes the hop of the last stage, and no other.
+    async fn called_back(
+        &self,
+        id: RingId,
+        chosen: &[Member],
+        hop: IncomingHop,
+    ) -> Option<HopReceiver> {
+        let last = chosen.last().map(|member| member.id);
+        let expected = hop.hello.ring == id
+            && hop.hello.from_stage == chosen.len() as u32
+            && Some(hop.peer) == last;
+        if expected {
+            return hop.accept().await.ok();
+        }
+        hop.refuse(RefusalCode::NotAMember).await;
+        None
     }
 
     fn publish_ring(
@@ -258,21 +252,25 @@ impl Work {
     }
 }
 
-fn named(member: &Member) -> String {
-    format!("node {} \"{}\"", member.id.short(), member.name)
+/// Whether this ends the forming of a ring: a stage refuses, or is lost.
+fn broke_off(id: RingId, chosen: &[Member], news: &News) -> Result<(), FormError> {
+    let member = |node: NodeId| chosen.iter().find(|member| member.id == node);
+    match news {
+        News::Refused(node, it) if it.ring == id => {
+            let who = member(*node).map(named).unwrap_or_default();
+            Err(fault(format!("{who} says: {}", it.detail), Some(*node)))
+        }
+        News::Lost(node, reason) => match member(*node) {
+            Some(lost) => {
+                let why = format!("{} is lost: {reason}", named(lost));
+                Err(fault(why, Some(*node)))
+            }
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
 }
 
-/// Who keeps the others waiting, and with what.
-fn late(chosen: &[Member], heard: &HashSet<NodeId>, ready: &HashMap<NodeId, RingReady>) -> String {
-    let names = |missing: &dyn Fn(&NodeId) -> bool| -> String {
-        let missing = chosen.iter().filter(|m| missing(&m.id)).map(named);
-        missing.collect::<Vec<_>>().join(", ")
-    };
-    let silent = names(&|id| !heard.contains(id));
-    if silent.is_empty() {
-        let missing = names(&|id| !ready.contains_key(id));
-        return format!("{missing} did not load within {} s", LOAD_MAX.as_secs());
-    }
-    let s = FIRST_WORD_MAX.as_secs();
-    format!("{silent} did not say within {s} s that it loads")
+pub(super) fn named(member: &Member) -> String {
+    format!("node {} \"{}\"", member.id.short(), member.name)
 }

@@ -13,6 +13,7 @@
 
 pub mod form;
 mod laps;
+mod loads;
 mod place;
 pub mod session;
 
@@ -23,13 +24,15 @@ use crate::rooms::Rooms;
 use crate::status::{RingStatus, StageStatus};
 use bytes::Bytes;
 use engine::{EngineError, Supervisor};
+use form::FormError;
 use laps::Laps;
 use net::{EndReason, HopReceiver, HopSender, IncomingHop, Links, Net};
 use place::Layout;
 use proto::ids::{NodeId, RingId, SessionId};
 use proto::member::{Member, Membership};
 use proto::ring::{
-    EpochAnswer, HopBody, LinkBody, RefusalCode, RingReady, RingRefused, SessionFailed,
+    EpochAnswer, HopBody, LinkBody, RefusalCode, RingProgress, RingReady, RingRefused,
+    SessionFailed,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +66,8 @@ pub enum News {
     Lost(NodeId, EndReason),
     /// A member loads its stage.
     Loading(NodeId, RingId),
+    /// A member fetches what it is to load.
+    Progress(NodeId, RingProgress),
     /// A member has loaded its stage.
     Ready(NodeId, RingReady),
     /// A member has not, or no longer.
@@ -83,12 +88,43 @@ pub enum State {
         /// How many are.
         have: usize,
         /// Why the ring before broke, or was not formed.
-        why: Option<String>,
+        why: Option<Why>,
     },
     /// Stages load.
-    Forming(RingId),
+    Forming {
+        /// The ring that this becomes.
+        ring: RingId,
+        /// How far those are that must fetch their layers first, in words for people.
+        progress: Option<String>,
+    },
     /// Requests can run.
     Up(Arc<Ring>),
+}
+
+/// Why there is no ring, in words for people, with the next step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// There was one, and a member of it was lost.
+    Lost(String),
+    /// None can be formed as things are, or the last attempt failed.
+    Unformed(String),
+}
+
+impl Why {
+    /// The words.
+    #[must_use]
+    pub fn words(&self) -> &str {
+        match self {
+            Self::Lost(words) | Self::Unformed(words) => words,
+        }
+    }
+}
+
+impl From<FormError> for Why {
+    fn from(error: FormError) -> Self {
+        let next = "it is tried again by itself; see: myzel status";
+        Self::Unformed(format!("{error}; {next}"))
+    }
 }
 
 /// What is needed to form rings.
@@ -164,7 +200,7 @@ impl Coordinator {
     pub fn expects(&self, ring: RingId) -> bool {
         match &*self.state.borrow() {
             State::Waiting { .. } => false,
-            State::Forming(forming) => *forming == ring,
+            State::Forming { ring: forming, .. } => *forming == ring,
             State::Up(up) => up.id == ring,
         }
     }
@@ -189,10 +225,12 @@ impl Coordinator {
     pub fn status(&self) -> RingStatus {
         let (word, why, ring) = match &*self.state.borrow() {
             State::Waiting { have, why } => {
-                let why = why.clone().or_else(|| Some(self.waits(*have)));
+                let why = why.as_ref().map(|why| why.words().to_owned());
+                let why = why.or_else(|| Some(self.waits(*have)));
                 ("waiting", why, None)
             }
-            State::Forming(_) => ("forming", None, None),
+            State::Forming { progress: None, .. } => ("forming", None, None),
+            State::Forming { progress, .. } => ("loading", progress.clone(), None),
             State::Up(ring) => ("up", None, Some(ring.clone())),
         };
         let split = match (&ring, &self.placing) {
@@ -405,7 +443,10 @@ impl Work {
                 return;
             };
             let id = RingId(rand::random());
-            self.publish.send_replace(State::Forming(id));
+            self.publish.send_replace(State::Forming {
+                ring: id,
+                progress: None,
+            });
             match self.form(id, layout).await {
                 Ok(ring) => {
                     info!(ring = %ring.id.short(), stages = ring.stages.len(), "the ring is up");
@@ -413,17 +454,17 @@ impl Work {
                     self.loaded_by(&ring).await;
                     self.watch(&ring).await;
                     self.break_up(&ring);
-                    why = ring.broken().map(|(_, why)| why);
+                    why = ring.broken().map(|(_, why)| Why::Lost(why));
                 }
                 Err(fault) => {
                     if let Some(node) = fault.node {
                         self.refused_by(node).await;
                     }
-                    why = Some(fault.to_string());
+                    why = Some(fault.into());
                 }
             }
             if let Some(why) = &why {
-                warn!(%why, "there is no ring");
+                warn!(why = why.words(), "there is no ring");
             }
             let have = self.inside();
             self.publish.send_replace(State::Waiting {

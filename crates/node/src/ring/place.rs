@@ -1,6 +1,6 @@
 //! Who is to compute what: as many members as people asked for, or those that the planner chooses.
 
-use super::{AGAIN, News, Ring, State, Work};
+use super::{AGAIN, News, Ring, State, Why, Work};
 use crate::placement::Placement;
 use proto::ids::NodeId;
 use proto::member::Member;
@@ -41,7 +41,7 @@ pub(super) struct Layout {
 
 impl Work {
     /// Waits until there are members for the whole model. `None` when nobody sends news any more.
-    pub(super) async fn gather(&mut self, mut why: Option<String>) -> Option<Layout> {
+    pub(super) async fn gather(&mut self, mut why: Option<Why>) -> Option<Layout> {
         loop {
             while let Ok(news) = self.inbox.try_recv() {
                 self.note(&news);
@@ -51,7 +51,7 @@ impl Work {
                 Ok(layout) => return Some(layout),
                 Err(None) => REFUSED_FOR,
                 Err(Some(obstacle)) => {
-                    why = Some(obstacle);
+                    why = Some(Why::Unformed(obstacle));
                     ASK_AGAIN
                 }
             };

@@ -2,11 +2,12 @@
 //!
 //! # Story
 //!
-//! [`Stages`] keeps a task for each ring that asked for a stage here. The task cuts and loads the layers, compares contracts,
-//! calls the stage behind it, tells the coordinator, and then feeds a `swarm::stage` machine ([`serve`]). It ends when the
+//! [`Stages`] keeps a task for each ring that asked for a stage here. The task cuts the layers, or fetches them and says how
+//! far it is; it loads them, compares contracts, calls the stage behind it, tells the coordinator, and then feeds a `swarm::stage` machine ([`serve`]). It ends when the
 //! coordinator closes the ring or is lost, and everything that it held goes with it: engine-host, caches, hops.
 
 mod serve;
+mod told;
 
 use crate::content::{Content, ContentError};
 use crate::home::EngineSettings;
@@ -14,16 +15,18 @@ use crate::memory::{Budget, Reserved};
 use crate::ring::form::contract;
 use crate::rooms::Rooms;
 use crate::sandbox;
+use crate::scales::Scales;
 use crate::status::HostingStatus;
 use engine::{EngineError, Supervisor};
-use net::{HopSender, IncomingHop, Links, Net};
+use net::{HopReceiver, HopSender, IncomingHop, Links, Net};
 use proto::gguf::Header;
 use proto::host::{FailCode, KvType, Loaded, Part, Role, SESSIONS_MAX};
 use proto::ids::{Hash, NodeId, RingId};
 use proto::member::Membership;
 use proto::model::{LAYERS_MAX, LayerRange};
 use proto::ring::{
-    DETAIL_BYTES_MAX, HopHello, LinkBody, OpenRing, RefusalCode, RingReady, RingRefused, STAGES_MAX,
+    Contract, DETAIL_BYTES_MAX, HopHello, LinkBody, OpenRing, RefusalCode, RingReady, RingRefused,
+    STAGES_MAX,
 };
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -34,6 +37,7 @@ use store::stages::{StageRequest, Stages as StageFiles};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use told::Told;
 use tracing::{info, warn};
 
 /// Rings that may have a stage here at once.
@@ -325,16 +329,26 @@ impl From<EngineError> for Refusal {
     }
 }
 
+/// A stage that has loaded.
+struct Prepared {
+    /// What this node computes.
+    mine: Contract,
+    engine: Arc<Supervisor>,
+    /// To the next stage.
+    hop: HopSender,
+    _memory: Option<Reserved>,
+}
+
 impl Stages {
     /// Hosts a stage from loading to its end.
     async fn host(
         &self,
         coordinator: NodeId,
         open: OpenRing,
-        inbox: mpsc::Receiver<Input>,
+        mut inbox: mpsc::Receiver<Input>,
     ) -> Result<(), Refusal> {
         let begun = Instant::now();
-        let needs = &self.needs;
+        let (needs, layers) = (&self.needs, open.contract.layers);
         check(&open)?;
         let serves = needs.rooms.serves(coordinator);
         serves.map_err(|why| refusal(RefusalCode::OtherRoom, why))?;
@@ -342,25 +356,20 @@ impl Stages {
         let _ = needs
             .links
             .send(coordinator, LinkBody::RingLoading(open.ring));
-        let layers = open.contract.layers;
-        let (model, file) = needs.stage_file(&open).await?;
-        let _memory = needs.reserve(&open, &file).await?;
-        let engine = Arc::new(needs.load(&open, &model, &file));
-        let host = engine.ready().await?;
-        needs.check_sandbox(host.loaded())?;
-        let mine = contract(model.blake3, layers, open.contract.numerics, host.loaded());
-        compare(&mine, &open, host.loaded())?;
-        let hop = needs.call_successor(&open).await?;
+        let prepare = needs.prepare(coordinator, &open);
+        let Some((prepared, early)) = beside(prepare, &mut inbox, &open).await? else {
+            return Ok(());
+        };
         let measured = StageEngine {
-            model: model.blake3,
+            model: open.contract.model,
             layers: layers.len(),
-            engine: engine.clone(),
+            engine: prepared.engine.clone(),
         };
         self.note_engine(open.ring, measured);
         let load_ms = begun.elapsed().as_millis() as u64;
         let ready = RingReady {
             ring: open.ring,
-            contract: mine,
+            contract: prepared.mine,
             load_ms,
         };
         info!(ring = %open.ring.short(), stage = open.stage, %layers, load_ms, "a stage is hosted");
@@ -369,19 +378,67 @@ impl Stages {
             .send(coordinator, LinkBody::RingReady(ready))
             .map_err(|error| refusal(RefusalCode::EngineFailed, error))?;
         let links = needs.links.clone();
-        serve::Serve::new(links, coordinator, &open, engine, hop)?
+        let hops = (early, prepared.hop);
+        serve::Serve::new(links, coordinator, &open, prepared.engine, hops)?
             .run(inbox)
             .await
     }
 }
 
+/// Loads a stage, and meanwhile takes the hop from the stage before: that one may be ready long before this one, and would
+/// not wait. `None` when the node ends.
+async fn beside(
+    prepare: impl Future<Output = Result<Prepared, Refusal>>,
+    inbox: &mut mpsc::Receiver<Input>,
+    open: &OpenRing,
+) -> Result<Option<(Prepared, Option<HopReceiver>)>, Refusal> {
+    let mut early = None;
+    let mut prepare = std::pin::pin!(prepare);
+    loop {
+        let input = tokio::select! {
+            prepared = &mut prepare => return Ok(Some((prepared?, early))),
+            input = inbox.recv() => input,
+        };
+        match input {
+            Some(Input::Hop(hop)) => early = serve::admit(hop, open).await.or(early),
+            // No session is open that could be meant.
+            Some(Input::Control(_)) => {}
+            None => return Ok(None),
+        }
+    }
+}
+
 impl Needs {
+    /// Everything up to a stage that can serve.
+    async fn prepare(&self, coordinator: NodeId, open: &OpenRing) -> Result<Prepared, Refusal> {
+        let (model, file) = self.stage_file(coordinator, open).await?;
+        let memory = self.reserve(open, &file).await?;
+        let engine = Arc::new(self.load(open, &model, &file));
+        let host = engine.ready().await?;
+        self.check_sandbox(host.loaded())?;
+        let (layers, numerics) = (open.contract.layers, open.contract.numerics);
+        let mine = contract(model.blake3, layers, numerics, host.loaded());
+        compare(&mine, open, host.loaded())?;
+        let hop = self.call_successor(open).await?;
+        Ok(Prepared {
+            mine,
+            engine,
+            hop,
+            _memory: memory,
+        })
+    }
+
     /// Takes the memory that a stage will need, of what this node gives.
     async fn reserve(&self, open: &OpenRing, file: &Path) -> Result<Option<Reserved>, Refusal> {
-        let spec = self
-            .settings(open)
-            .load(vec![Part::of(Role::Middle, file)], 1);
-        match engine::estimate(&self.engine.launch, spec).await {
+        let engine = self.settings(open);
+        let scales = Scales {
+            engine: &engine,
+            models: &self.models,
+            model: open.contract.model,
+        };
+        let slice = (Role::Middle, open.contract.layers);
+        let file = async { Ok::<_, EngineError>(vec![file]) };
+        match scales.weigh(&[slice], file).await {
             Ok(memory) => {
                 let reserved = self.budget.reserve(memory.total_bytes());
                 Ok(Some(
@@ -395,12 +452,16 @@ impl Needs {
     }
 
     /// The file of a stage: cut from the model, where that is here, else composed from blocks that other members have.
-    async fn stage_file(&self, open: &OpenRing) -> Result<(Model, PathBuf), Refusal> {
+    async fn stage_file(
+        &self,
+        coordinator: NodeId,
+        open: &OpenRing,
+    ) -> Result<(Model, PathBuf), Refusal> {
         let (root, layers) = (open.contract.model, open.contract.layers);
         let (role, unusable) = (Role::Middle, |error| {
             refusal(RefusalCode::ModelUnusable, error)
         });
-        if let Some(model) = self.find(root) {
+        if let Some(model) = self.find(root).await {
             let request = StageRequest {
                 source: model.path.clone(),
                 model: model.blake3,
@@ -410,7 +471,8 @@ impl Needs {
             let file = self.files.get(request).await.map_err(unusable)?;
             return Ok((model, file));
         }
-        let file = self.content.stage(root, role, layers).await;
+        let told = Told::new(self.links.clone(), coordinator, open.ring);
+        let file = self.content.stage(root, role, layers, &told).await;
         let file = file.map_err(|error| missing(open, &error))?;
         let model = Model {
             path: file.clone(),
@@ -424,9 +486,13 @@ impl Needs {
     }
 
     /// The whole model, if it is here.
-    fn find(&self, root: Hash) -> Option<Model> {
-        let own = self.own.get().filter(|own| own.blake3 == root);
-        own.cloned().or_else(|| self.models.find_by_hash(root))
+    async fn find(&self, root: Hash) -> Option<Model> {
+        if let Some(own) = self.own.get().filter(|own| own.blake3 == root) {
+            return Some(own.clone());
+        }
+        let models = self.models.clone();
+        let found = tokio::task::spawn_blocking(move || models.find_by_hash(root));
+        found.await.ok().flatten()
     }
 
     /// Strangers are served by an engine that is locked up, or by the owner's own decision.
@@ -497,7 +563,7 @@ fn check(open: &OpenRing) -> Result<(), Refusal> {
     }
 }
 
-fn compare(mine: &proto::ring::Contract, open: &OpenRing, loaded: &Loaded) -> Result<(), Refusal> {
+fn compare(mine: &Contract, open: &OpenRing, loaded: &Loaded) -> Result<(), Refusal> {
     if let Some(what) = mine.conflict(&open.contract) {
         let detail = format!("this node differs in: {what}; run the same version of Myzel on both");
         return Err(refusal(RefusalCode::ContractMismatch, detail));

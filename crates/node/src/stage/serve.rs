@@ -25,8 +25,7 @@ const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Serve {
     links: Links,
     coordinator: NodeId,
-    predecessor: NodeId,
-    from_stage: u32,
+    open: OpenRing,
     machine: Stage,
     engine: Arc<Supervisor>,
     forward: HopSender,
@@ -47,7 +46,7 @@ impl Serve {
         coordinator: NodeId,
         open: &OpenRing,
         engine: Arc<Supervisor>,
-        forward: HopSender,
+        (hop, forward): (Option<HopReceiver>, HopSender),
     ) -> Result<Self, Refusal> {
         let loaded = engine.host()?.loaded().clone();
         let plan = StagePlan {
@@ -63,12 +62,11 @@ impl Serve {
         Ok(Self {
             links,
             coordinator,
-            predecessor: open.predecessor,
-            from_stage: open.stage - 1,
+            open: open.clone(),
             machine,
             engine,
             forward,
-            hop: None,
+            hop,
             sessions_max: open.sessions_max as usize,
             held: None,
             calls: FuturesUnordered::new(),
@@ -133,12 +131,9 @@ impl Serve {
         self.machine.sessions() >= self.sessions_max && self.machine.view(open.session).is_none()
     }
 
-    /// Only the stage before may send; a newer hop of its own takes the place of an older one.
+    /// A newer hop from the stage before takes the place of an older one.
     async fn accept(&mut self, hop: IncomingHop) {
-        if hop.peer != self.predecessor || hop.hello.from_stage != self.from_stage {
-            return hop.refuse(RefusalCode::NotAMember).await;
-        }
-        if let Ok(hop) = hop.accept().await {
+        if let Some(hop) = admit(hop, &self.open).await {
             self.hop = Some(hop);
             self.held = None;
         }
@@ -199,6 +194,15 @@ impl Serve {
             }));
         }
     }
+}
+
+/// Takes a hop. Only the stage before may send.
+pub(super) async fn admit(hop: IncomingHop, open: &OpenRing) -> Option<HopReceiver> {
+    if hop.peer != open.predecessor || hop.hello.from_stage != open.stage - 1 {
+        hop.refuse(RefusalCode::NotAMember).await;
+        return None;
+    }
+    hop.accept().await.ok()
 }
 
 fn control(body: LinkBody) -> Option<Event> {

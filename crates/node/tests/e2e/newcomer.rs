@@ -3,7 +3,7 @@
 use crate::support::http::greedy;
 use crate::support::models::{STARTER, small};
 use crate::support::netns::Machines;
-use crate::support::node::{Node, Setup};
+use crate::support::node::{Node, Setup, says};
 use node::content::FetchStatus;
 use proto::ids::{Hash, NodeId};
 use proto::model::LayerRange;
@@ -128,4 +128,41 @@ async fn a_stage_fetches_its_range_and_no_more_from_two_at_once() {
     assert_eq!(a.client().ask(body()).await.unwrap().text, expected.text);
     // What it has now it hands on, too.
     assert!(c.status().handed_on.contains(&root));
+}
+
+/// How fast the others hand on in the test below: its stage of some 17 MB takes longer than a hop may stay unanswered.
+const SLOW_UPLOAD: &str = "448KiB";
+/// How long a hop may stay unanswered, in milliseconds.
+const HOP_WELCOME_MS: u64 = net::limits::HOP_WELCOME_MS;
+
+#[tokio::test]
+async fn a_stage_that_fetches_for_long_is_waited_for_and_says_how_far_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, nonsense) = (rare(dir.path()), small(dir.path()));
+    let homes = ["b", "c"].map(newcomer);
+    let [b, c] = homes.each_ref().map(|(setup, _)| {
+        let setup = setup.clone().model(&nonsense);
+        setup.arg("--upload", SLOW_UPLOAD)
+    });
+    let b = b.up().await;
+    let c = c.join(&b).up().await;
+    // A ring of people's choice goes in the order of keys. The first stage has the model, the second must fetch it.
+    let (first, second) = if b.id() < c.id() { (b, c) } else { (c, b) };
+    let setup = first.setup().clone();
+    drop(first);
+    let first = setup.model(&model).up().await;
+    handed_on(&first).await;
+    let a = Setup::new("a").model(&model).join(&second).split(2);
+    let a = a.arg("--upload", SLOW_UPLOAD).up().await;
+    let status = a.status_when("a stage fetches", |status| {
+        status.ring.as_ref().unwrap().state == "loading"
+    });
+    let why = status.await.ring.unwrap().why.unwrap();
+    let name = format!("{:?}", second.status().name);
+    says(&why, &[&name, "has fetched", "MiB of its layers"]);
+    let stages = a.ring_up().await.ring.unwrap().stages;
+    assert_eq!([stages[0].node, stages[1].node], [first.id(), second.id()]);
+    assert!(stages[1].load_ms > HOP_WELCOME_MS, "too fast: {stages:?}");
+    let said = a.said();
+    assert!(!said.contains("there is no ring"), "{said}");
 }

@@ -117,12 +117,17 @@ impl Blocks {
         self.index().manifests.values().cloned().collect()
     }
 
-    /// Keeps a manifest, whose signature the caller has checked, instead of an older one of the same model. Blocks.
+    /// Keeps a manifest, whose signature the caller has checked, instead of an older one of the same model.
     ///
     /// # Errors
     ///
     /// [`FileError`] when it cannot be written.
-    pub fn keep(&self, manifest: Manifest) -> Result<Arc<Manifest>, FileError> {
+    pub async fn keep(&self, manifest: Manifest) -> Result<Arc<Manifest>, FileError> {
+        let blocks = self.clone();
+        blocking(move |_| blocks.keep_blocking(manifest)).await
+    }
+
+    fn keep_blocking(&self, manifest: Manifest) -> Result<Arc<Manifest>, FileError> {
         let root = manifest.contents.root;
         let path = self.path(root, MANIFEST_END);
         durable::replace(&path, &codec::to_vec(&manifest), PRIVATE)?;
@@ -131,12 +136,17 @@ impl Blocks {
         Ok(manifest)
     }
 
-    /// Forgets a model: its manifest, and fetched blocks of it that no other manifest names. Blocks.
+    /// Forgets a model: its manifest, and fetched blocks of it that no other manifest names.
     ///
     /// # Errors
     ///
     /// [`FileError`] when a file cannot be removed.
-    pub fn forget(&self, root: Hash) -> Result<(), FileError> {
+    pub async fn forget(&self, root: Hash) -> Result<(), FileError> {
+        let blocks = self.clone();
+        blocking(move |_| blocks.forget_blocking(root)).await
+    }
+
+    fn forget_blocking(&self, root: Hash) -> Result<(), FileError> {
         let Some(manifest) = self.index().manifests.remove(&root) else {
             return Ok(());
         };

@@ -1,6 +1,7 @@
 //! A model as its blocks: the file's bytes, as far as the blocks are here.
 
 use super::{Blocks, BlocksError, Offered, agrees};
+use crate::blocking::blocking;
 use proto::gguf::{BlockMap, Header, StagePlan};
 use proto::manifest::{Block, BlockKind, Contents};
 use std::io::{self, Read};
@@ -19,13 +20,18 @@ pub struct ModelBlocks {
 }
 
 impl ModelBlocks {
-    /// Looks at the header block of a model. Blocks.
+    /// Looks at the header block of a model.
     ///
     /// # Errors
     ///
     /// [`BlocksError::Missing`] without the header block, [`BlocksError::NotAModel`] and
     /// [`BlocksError::Contradiction`] when it is not what the manifest's maker says.
-    pub fn open(blocks: &Blocks, contents: &Contents) -> Result<Self, BlocksError> {
+    pub async fn open(blocks: &Blocks, contents: &Contents) -> Result<Self, BlocksError> {
+        let (blocks, contents) = (blocks.clone(), contents.clone());
+        blocking(move |_| Self::open_blocking(blocks, contents)).await
+    }
+
+    fn open_blocking(blocks: Blocks, contents: Contents) -> Result<Self, BlocksError> {
         let missing = || BlocksError::Missing {
             kind: BlockKind::Header,
             root: contents.root,
@@ -42,14 +48,14 @@ impl ModelBlocks {
                 source,
             })?;
         let map = BlockMap::of(&header);
-        if !agrees(contents, &map) {
+        if !agrees(&contents, &map) {
             return Err(BlocksError::Contradiction {
                 root: contents.root,
             });
         }
         Ok(Self {
-            blocks: blocks.clone(),
-            contents: contents.clone(),
+            blocks,
+            contents,
             header,
             map,
             open: Mutex::default(),

@@ -4,6 +4,7 @@
 //! models/
 //!   BLAKE3.gguf    the file, verified in full before it got this name
 //!   BLAKE3.toml    proto::disk::ModelRecord
+//!   BLAKE3.memory  proto::disk::MemoryRecord, also of models that are elsewhere
 //!   lock           held while names change, for a moment
 //!   staging/       see crate::staging
 //! ```
@@ -12,6 +13,7 @@
 
 mod adopt;
 mod error;
+mod memory;
 mod pull;
 mod record;
 
@@ -268,6 +270,7 @@ impl Models {
         // The record goes first: a file without one is swept, should we die in between.
         durable::remove_file(&record::path(&self.config.dir, stored.record.blake3))?;
         durable::remove_file(&stored.path)?;
+        durable::remove_file(&memory::path(&self.config.dir, stored.record.blake3))?;
         durable::sync_dir(&self.config.dir)?;
         Ok(stored)
     }

@@ -22,19 +22,19 @@ use store::stages::{StageError, StageRequest, Stages};
 pub(crate) const LEAF: BlockSize = BlockSize::from_chunk_log(LEAF_CHUNKS_LOG2);
 
 /// A node's directory, and a model's file outside of it.
-struct Bench {
+pub(crate) struct Bench {
     dir: tempfile::TempDir,
-    blocks: Blocks,
+    pub(crate) blocks: Blocks,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let blocks = Blocks::open(&dir.path().join("blocks")).unwrap();
         Self { dir, blocks }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -43,7 +43,7 @@ impl Bench {
         self.blocks = Blocks::open(&self.path("blocks")).unwrap();
     }
 
-    fn model(&self, bytes: &[u8]) -> Model {
+    pub(crate) fn model(&self, bytes: &[u8]) -> Model {
         let path = self.path("model.gguf");
         fs::write(&path, bytes).unwrap();
         Model {
@@ -61,7 +61,7 @@ impl Bench {
     }
 }
 
-fn specimen_of(family: Family) -> Vec<u8> {
+pub(crate) fn specimen_of(family: Family) -> Vec<u8> {
     specimen::bytes(family, &Shape::MINIATURE, Weights::F32, 1)
 }
 
@@ -92,7 +92,7 @@ fn manifest(contents: &Contents) -> Manifest {
 }
 
 /// Hands over what lacks, as a fetch does.
-async fn hand_over(from: &Blocks, to: &Blocks, wanted: &[Block]) {
+pub(crate) async fn hand_over(from: &Blocks, to: &Blocks, wanted: &[Block]) {
     for Missing { block, parts } in to.missing(wanted).await.unwrap() {
         let bytes = read_all(&from.find(block.hash).unwrap());
         for part in parts {
@@ -178,12 +178,12 @@ async fn a_newcomer_composes_its_stage_from_few_blocks_and_hands_those_on() {
             .contents_of(&model, Arc::new(Silent))
             .await
             .unwrap();
-        new.blocks.keep(manifest(&contents)).unwrap();
+        new.blocks.keep(manifest(&contents)).await.unwrap();
         assert!(
             new.blocks.answer(contents.root).is_none(),
             "it has nothing yet"
         );
-        let missing = ModelBlocks::open(&new.blocks, &contents).unwrap_err();
+        let missing = ModelBlocks::open(&new.blocks, &contents).await.unwrap_err();
         assert!(matches!(
             missing,
             BlocksError::Missing {
@@ -196,7 +196,7 @@ async fn a_newcomer_composes_its_stage_from_few_blocks_and_hands_those_on() {
 
         for (role, first, end) in [(Role::Middle, 1, 2), (Role::Tail, 2, 3), (Role::Head, 0, 1)] {
             let layers = LayerRange { first, end };
-            let source = ModelBlocks::open(&new.blocks, &contents).unwrap();
+            let source = ModelBlocks::open(&new.blocks, &contents).await.unwrap();
             let needed = source.needed(&plan(source.header(), role, layers).unwrap());
             let stages = Stages::open(&new.path("stages")).unwrap();
             let Err(StageError::Blocks(BlocksError::Missing { kind, .. })) =
@@ -206,7 +206,7 @@ async fn a_newcomer_composes_its_stage_from_few_blocks_and_hands_those_on() {
             };
             assert!(needed.iter().any(|block| block.kind == kind));
             hand_over(&full.blocks, &new.blocks, &needed).await;
-            let source = ModelBlocks::open(&new.blocks, &contents).unwrap();
+            let source = ModelBlocks::open(&new.blocks, &contents).await.unwrap();
             let composed = stages.get_from_blocks(source, role, layers).await.unwrap();
             let whole = Stages::open(&full.path("stages")).unwrap();
             let request = StageRequest {
@@ -240,11 +240,11 @@ async fn all_blocks_are_the_whole_model_which_is_adopted_and_replaces_them() {
         .await
         .unwrap();
     let manifest = manifest(&contents);
-    new.blocks.keep(manifest.clone()).unwrap();
+    new.blocks.keep(manifest.clone()).await.unwrap();
     hand_over(&full.blocks, &new.blocks, &contents.blocks).await;
     let models = Models::open(config(&new.path("models"), Vec::new())).unwrap();
     let heard = Heard::default();
-    let source = ModelBlocks::open(&new.blocks, &contents).unwrap();
+    let source = ModelBlocks::open(&new.blocks, &contents).await.unwrap();
     let pulled = models
         .adopt(source, &manifest, heard.listen())
         .await
@@ -292,7 +292,7 @@ async fn a_manifest_that_lies_about_the_root_is_found_out_and_nothing_is_stored(
         ..honest.clone()
     };
     let models = Models::open(config(&bench.path("models"), Vec::new())).unwrap();
-    let source = ModelBlocks::open(&bench.blocks, &lie).unwrap();
+    let source = ModelBlocks::open(&bench.blocks, &lie).await.unwrap();
     let error = models
         .adopt(source, &manifest(&lie), Arc::new(Silent))
         .await
@@ -312,7 +312,9 @@ async fn a_manifest_that_lies_about_the_root_is_found_out_and_nothing_is_stored(
     let mut other_sizes = honest;
     other_sizes.blocks[1].bytes -= 1;
     other_sizes.blocks[2].bytes += 1;
-    let error = ModelBlocks::open(&bench.blocks, &other_sizes).unwrap_err();
+    let error = ModelBlocks::open(&bench.blocks, &other_sizes)
+        .await
+        .unwrap_err();
     assert!(
         matches!(error, BlocksError::Contradiction { .. }),
         "{error}"
@@ -501,7 +503,7 @@ async fn a_model_is_hashed_once_and_a_damaged_one_makes_no_manifest() {
         .await
         .unwrap();
     heard.phases(2 * model.bytes);
-    bench.blocks.keep(manifest(&contents)).unwrap();
+    bench.blocks.keep(manifest(&contents)).await.unwrap();
 
     assert_eq!(
         bench
@@ -564,16 +566,16 @@ async fn forgetting_a_model_removes_its_blocks_but_not_those_that_another_has_to
         .await
         .unwrap();
     hand_over(&full.blocks, &new.blocks, &contents.blocks[..3]).await;
-    new.blocks.keep(manifest(&contents)).unwrap();
+    new.blocks.keep(manifest(&contents)).await.unwrap();
     let mut sibling = contents.clone();
     sibling.root = Hash([8; 32]);
     sibling.blocks[0].hash = Hash([7; 32]);
-    new.blocks.keep(manifest(&sibling)).unwrap();
-    new.blocks.forget(contents.root).unwrap();
+    new.blocks.keep(manifest(&sibling)).await.unwrap();
+    new.blocks.forget(contents.root).await.unwrap();
     assert!(new.blocks.manifest(contents.root).is_none());
     assert!(new.blocks.find(contents.blocks[0].hash).is_none());
     assert!(new.blocks.find(contents.blocks[1].hash).is_some());
-    new.blocks.forget(sibling.root).unwrap();
+    new.blocks.forget(sibling.root).await.unwrap();
     assert_eq!(new.names(), [""; 0]);
 }
 

@@ -12,3 +12,4 @@ mod hub;
 mod local;
 mod pypi;
 mod server;
+mod slow_disk;

@@ -79,7 +79,7 @@ pub enum Event {
     LinkSilent(NodeId),
     /// A link is gone.
     LinkLost(NodeId),
-    /// A member could not be reached, or did not answer.
+    /// A member could not be reached, or did not answer. Failures while it is left alone count as one.
     CallFailed(NodeId),
     /// A member was asked to load a stage, and refused, or did not get it done.
     Refused(NodeId),
@@ -91,6 +91,13 @@ pub enum Event {
         node: NodeId,
         /// Microseconds.
         rtt_us: u32,
+    },
+    /// How the link to a member goes at the moment.
+    Way {
+        /// Which member.
+        node: NodeId,
+        /// Whether through a relay.
+        relayed: bool,
     },
     /// We measured what goes through to a member.
     Bandwidth {

@@ -116,6 +116,7 @@ impl Members {
             Event::CallFailed(node) => self.call_failed(node, now, &mut effects),
             Event::Refused(node) => self.refused(node, now),
             Event::Loaded(node) => self.loaded(node),
+            Event::Way { node, relayed } => self.own.way(node, relayed, mono_ms),
             Event::Rtt { node, rtt_us } => self.own.rtt(node, rtt_us, mono_ms),
             Event::Bandwidth { node, bytes_per_s } => {
                 self.own.bandwidth(node, bytes_per_s, mono_ms)
@@ -365,7 +366,12 @@ impl Members {
     }
 
     fn call_failed(&mut self, node: NodeId, now: Now, effects: &mut Vec<Effect>) {
-        if let Some(entry) = self.table.get_mut(node) {
+        if self.links.get(&node) == Some(&Link::Up) {
+            // It has called us meanwhile.
+            return;
+        }
+        let entry = self.table.get_mut(node);
+        if let Some(entry) = entry.filter(|entry| entry.barred_until_ms <= now.mono_ms) {
             let pause_ms = FAILED_PAUSE_MS << entry.failures.min(FAILED_DOUBLINGS_MAX);
             entry.barred_until_ms = now.mono_ms.saturating_add(pause_ms);
             entry.failures = entry.failures.saturating_add(1);

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 pub(super) struct Own {
     pub(super) rtt_us: Option<u32>,
     pub(super) bytes_per_s: Option<u64>,
+    /// Whether the newest link goes through a relay.
+    pub(super) relayed: Option<bool>,
     /// Per model, the newest last; at most [`AD_SPEEDS_MAX`].
     stages: Vec<Speed>,
     updated_ms: u64,
@@ -53,6 +55,10 @@ impl Measurements {
     pub(super) fn rtt(&mut self, node: NodeId, rtt_us: u32, mono_ms: u64) {
         let own = self.of(node, mono_ms);
         own.rtt_us = Some(smooth(own.rtt_us.map(u64::from), rtt_us.into()) as u32);
+    }
+
+    pub(super) fn way(&mut self, node: NodeId, relayed: bool, mono_ms: u64) {
+        self.of(node, mono_ms).relayed = Some(relayed);
     }
 
     pub(super) fn bandwidth(&mut self, node: NodeId, bytes_per_s: u64, mono_ms: u64) {

@@ -137,7 +137,7 @@ fn hosts(ad: &Ad) -> BTreeSet<Host> {
     let addrs = ad.socket_addrs().unwrap_or_default();
     let public = addrs
         .iter()
-        .filter(|addr| is_public(addr.ip().to_canonical()));
+        .filter(|addr| is_public_ip(addr.ip().to_canonical()));
     let mut hosts: BTreeSet<Host> = public.map(Host::of).collect();
     if hosts.is_empty() {
         hosts = addrs.iter().map(Host::of).collect();
@@ -151,8 +151,16 @@ fn hosts(ad: &Ad) -> BTreeSet<Host> {
     hosts
 }
 
+/// Whether one of a member's addresses means the same host to everybody.
+pub(super) fn is_public(ad: &Ad) -> bool {
+    let addrs = ad.socket_addrs().unwrap_or_default();
+    addrs
+        .iter()
+        .any(|addr| is_public_ip(addr.ip().to_canonical()))
+}
+
 /// Whether an address means the same host to everybody. Homes share private ones by the thousand.
-fn is_public(ip: IpAddr) -> bool {
+fn is_public_ip(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
             let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;

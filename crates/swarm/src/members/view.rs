@@ -2,7 +2,7 @@
 
 use super::estimate::{Speeds, announced_us, rtt_to};
 use super::limits::BOAST_PERCENT;
-use super::table::Entry;
+use super::table::{Entry, is_public};
 use super::{Ask, Link, Members, Now};
 use identity::CheckedAd;
 use proto::ad::{Ad, Room, Standing};
@@ -168,7 +168,7 @@ impl Members {
             incarnation: ad.incarnation,
             addrs: ad.addrs.clone(),
             relays: ad.relays.clone(),
-            relayed: ad.addrs.is_empty(),
+            relayed: self.is_relayed(ad),
             memory_bytes: ad.memory_bytes,
             layer_us: speeds.layer_us(self, ad),
             rtt_us: rtt_to(self, ad.node),
@@ -179,6 +179,14 @@ impl Members {
             age_ms,
             why_not: None,
         }
+    }
+
+    /// Whether a member is reached through relays only: as its link goes, or else as far as its ad tells.
+    fn is_relayed(&self, ad: &Ad) -> bool {
+        let linked = self.links.contains_key(&ad.node);
+        let own = self.own.get(ad.node).filter(|_| linked);
+        let known = own.and_then(|own| own.relayed);
+        known.unwrap_or_else(|| ad.addrs.is_empty() || (!ad.relays.is_empty() && !is_public(ad)))
     }
 
     fn reach(&self, node: NodeId, entry: &Entry, now: Now) -> Reach {

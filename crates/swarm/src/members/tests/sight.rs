@@ -268,3 +268,56 @@ fn what_is_on_disk_is_seen() {
     let one = seen(&members, 1, &ask(Room::Square), at(4));
     assert_eq!(one.reach, Reach::Linked);
 }
+
+#[test]
+fn who_is_relayed_is_known_of_links_and_else_taken_from_ads() {
+    let home = |addrs: &[&str], relays: &[&str]| Ad {
+        addrs: addrs.iter().map(ToString::to_string).collect(),
+        relays: relays.iter().map(ToString::to_string).collect(),
+        ..ad(1, 1, 1)
+    };
+    let relayed = |members: &Members| seen(members, 1, &ask(Room::Square), at(1)).relayed;
+    let (private, public, relay) = ("10.0.0.1:7", "203.0.113.1:7", "198.51.100.9:7");
+    for (addrs, relays, expected) in [
+        (&[][..], &[relay][..], true),
+        (&[private], &[relay], true),
+        (&[private, public], &[relay], false),
+        (&[private], &[], false),
+    ] {
+        let mut members = nobody_known();
+        hear(&mut members, 1, &home(addrs, relays), at(1));
+        assert_eq!(relayed(&members), expected, "{addrs:?} {relays:?}");
+    }
+    let mut members = nobody_known();
+    hear(&mut members, 1, &home(&[private], &[relay]), at(1));
+    let node = id(1);
+    members.handle(Event::LinkUp(node), at(1));
+    for known in [false, true, false] {
+        let way = Event::Way {
+            node,
+            relayed: known,
+        };
+        members.handle(way, at(1));
+        assert_eq!(relayed(&members), known);
+    }
+    members.handle(Event::LinkLost(node), at(1));
+    assert!(relayed(&members), "the link is no more, and the ad counts");
+}
+
+#[test]
+fn calls_that_fail_while_a_member_is_left_alone_do_not_make_that_longer() {
+    let mut members = nobody_known();
+    hear(&mut members, 1, &ad(1, 1, 1), at(0));
+    let suspect = |members: &Members, second| {
+        let one = seen(members, 1, &ask(Room::Square), at(second));
+        one.why_not == Some(WhyNot::Suspect)
+    };
+    for second in 0..30 {
+        members.handle(Event::CallFailed(id(1)), at(second));
+    }
+    assert!(suspect(&members, 29) && !suspect(&members, 30));
+    // Only now it is twice as long.
+    members.handle(Event::CallFailed(id(1)), at(30));
+    assert!(suspect(&members, 79));
+    assert!(!suspect(&members, 90));
+}

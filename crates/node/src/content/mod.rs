@@ -3,30 +3,29 @@
 //! A model's root is the name of its content, so it does not matter whose bytes they are: every part is verified
 //! while it streams, whole models against their root and layers against a manifest that a member signed.
 
+mod shelf;
+
 use crate::roster::Roster;
 use crate::standing::now_s;
 use identity::{NodeKey, Statement, sign_manifest};
-use net::blobs::{
-    AskError, Blob, FetchError, FetchReport, Kept, Offers, Provider, Sink, SinkError, UploadLimits,
-    WallClock, Wanted,
-};
+use net::blobs::{AskError, FetchError, FetchReport, Provider, UploadLimits, WallClock, Wanted};
 use net::{Links, PeerState, Standing};
 use proto::ad::Room;
-use proto::codec::DecodeError;
+use proto::codec::{self, DecodeError};
 use proto::gguf::{CutError, plan};
 use proto::host::Role;
 use proto::ids::{Hash, NodeId};
-use proto::manifest::{Block, BlockKind, Manifest, ModelAnswer};
+use proto::manifest::{Block, BlockKind, Manifest};
 use proto::member::Member;
 use proto::model::LayerRange;
 use serde::{Deserialize, Serialize};
+use shelf::Shelf;
 use std::collections::VecDeque;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use store::FileError;
-use store::blocks::{Blocks, BlocksError, ModelBlocks, Offered, Put};
+use store::blocks::{Blocks, BlocksError, ModelBlocks};
 use store::models::{Model, Models, PullError};
 use store::progress::{Event, Progress, Silent};
 use store::stages::{StageError, Stages};
@@ -124,48 +123,6 @@ struct Inner {
     fetches: Mutex<VecDeque<FetchStatus>>,
 }
 
-/// What is on disk, as members are offered it.
-struct Shelf(Blocks);
-
-impl Offers for Shelf {
-    fn blob(&self, hash: Hash) -> Option<Box<dyn Blob>> {
-        let offered = self.0.find(hash)?;
-        Some(Box::new(Lent(offered)))
-    }
-
-    fn model(&self, root: Hash) -> Option<ModelAnswer> {
-        self.0.answer(root)
-    }
-}
-
-struct Lent(Offered);
-
-impl Blob for Lent {
-    fn bytes(&self) -> u64 {
-        self.0.bytes()
-    }
-
-    fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at(at, buffer)
-    }
-
-    fn tree_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.tree_at(at, buffer)
-    }
-}
-
-/// Where parts go that were fetched.
-struct Keep(Blocks);
-
-impl Sink for Keep {
-    fn put(&self, block: &Block, part: u32, bytes: &[u8]) -> Result<Kept, SinkError> {
-        match self.0.put(block, part, bytes)? {
-            Put::More | Put::Sealed => Ok(Kept::Part),
-            Put::Damaged => Ok(Kept::Damaged),
-        }
-    }
-}
-
 impl Content {
     /// Offers to members what is in `blocks`, within `limits`, and fetches over `links`.
     #[must_use]
@@ -208,7 +165,7 @@ impl Content {
                 issued_s: now_s(),
             };
             let manifest = sign_manifest(&inner.key, contents, statement)?;
-            inner.blocks.keep(manifest)?;
+            inner.blocks.keep(manifest).await?;
         }
         Ok(())
     }
@@ -231,7 +188,14 @@ impl Content {
             .collect()
     }
 
-    /// Layers of models of which there are only parts here.
+    /// The hash of the signed manifest by which a model is handed on, where there is one.
+    #[must_use]
+    pub fn manifest(&self, root: Hash) -> Option<Hash> {
+        let manifest = self.inner.blocks.manifest(root)?;
+        Some(Hash::of(&codec::to_vec(&*manifest)))
+    }
+
+    /// Layers of models of which there are only parts here. Blocks.
     #[must_use]
     pub fn parts(&self) -> Vec<(Hash, Vec<LayerRange>)> {
         let part = |root: Hash| Some((root, self.part(root)?.1));
@@ -248,6 +212,7 @@ impl Content {
         root: Hash,
         role: Role,
         layers: LayerRange,
+        progress: &dyn Progress,
     ) -> Result<PathBuf, ContentError> {
         let (manifest, providers) = self.survey(root).await?;
         let inner = &self.inner;
@@ -262,14 +227,14 @@ impl Content {
             &Silent,
         )
         .await?;
-        let source = ModelBlocks::open(&inner.blocks, &manifest.contents)?;
+        let source = ModelBlocks::open(&inner.blocks, &manifest.contents).await?;
         let needed = source.needed(&plan(source.header(), role, layers)?);
-        self.fetch(root, &what, &needed, &providers, &Silent)
+        self.fetch(root, &what, &needed, &providers, progress)
             .await?;
         Ok(inner.files.get_from_blocks(source, role, layers).await?)
     }
 
-    /// How many layers a model has of which there are only parts here, and which of them.
+    /// How many layers a model has of which there are only parts here, and which of them. Blocks.
     #[must_use]
     pub fn part(&self, root: Hash) -> Option<(u32, Vec<LayerRange>)> {
         if self.inner.models.find_by_hash(root).is_some() {
@@ -321,14 +286,14 @@ impl Content {
         let what = format!("all of {}", manifest.name);
         self.fetch(root, &what, &all, &providers, &*progress)
             .await?;
-        let source = ModelBlocks::open(&self.inner.blocks, &manifest.contents)?;
+        let source = ModelBlocks::open(&self.inner.blocks, &manifest.contents).await?;
         let adopted = self.inner.models.adopt(source, &manifest, progress).await;
         match adopted {
             Ok(pulled) => Ok(pulled.model),
             Err(error) => {
                 if matches!(error, PullError::FalseManifest { .. }) {
                     // What is here is of no use to anybody.
-                    self.inner.blocks.forget(root)?;
+                    self.inner.blocks.forget(root).await?;
                 }
                 Err(error.into())
             }
@@ -387,7 +352,7 @@ impl Content {
         }
         match survey.manifest {
             Some(manifest) => {
-                inner.blocks.keep(manifest.clone())?;
+                inner.blocks.keep(manifest.clone()).await?;
                 Ok((manifest, survey.providers))
             }
             None => Err(ContentError::Nobody {
@@ -426,12 +391,15 @@ impl Content {
                 total: report.total,
             });
         };
-        let sink = Arc::new(Keep(self.inner.blocks.clone()));
+        let sink = Arc::new(Shelf(self.inner.blocks.clone()));
         let report = self
             .inner
             .links
             .fetch(&wanted, providers, sink, &tell)
             .await?;
+        for measured in bandwidths(&report) {
+            self.inner.roster.tell(measured).await;
+        }
         let status = FetchStatus {
             model,
             what: what.to_owned(),
@@ -454,6 +422,16 @@ impl Content {
         fetches.push_front(status);
         Ok(())
     }
+}
+
+/// What went through from each provider, for the members machine.
+fn bandwidths(report: &FetchReport) -> Vec<swarm::members::Event> {
+    let measured = |provider: &net::blobs::ProviderReport| {
+        let bytes_per_s = provider.bytes_s.filter(|_| provider.bytes > 0)?;
+        let node = provider.peer;
+        Some(swarm::members::Event::Bandwidth { node, bytes_per_s })
+    };
+    report.providers.iter().filter_map(measured).collect()
 }
 
 fn provider(report: &net::blobs::ProviderReport) -> ProviderStatus {
@@ -484,4 +462,35 @@ fn ranges(numbers: &[u32]) -> Vec<LayerRange> {
         }
     }
     ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use net::blobs::{ProviderReport, ProviderState};
+    use swarm::members::Event as Told;
+
+    #[test]
+    fn who_delivered_is_measured_and_who_did_not_is_not() {
+        let provider = |n: u8, bytes, bytes_s| ProviderReport {
+            peer: NodeId([n; 32]),
+            bytes,
+            bytes_s,
+            state: ProviderState::Ready,
+        };
+        let report = FetchReport {
+            done: 5,
+            total: 5,
+            providers: vec![
+                provider(1, 5, Some(7)),
+                provider(2, 0, Some(9)),
+                provider(3, 5, None),
+            ],
+        };
+        let told = bandwidths(&report);
+        let [Told::Bandwidth { node, bytes_per_s }] = told[..] else {
+            panic!("{told:?}");
+        };
+        assert_eq!((node, bytes_per_s), (NodeId([1; 32]), 7));
+    }
 }
