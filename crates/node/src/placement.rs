@@ -13,6 +13,7 @@ use proto::gguf::{Header, Tensor};
 use proto::host::{Memory, Role};
 use proto::ids::{Hash, NodeId};
 use proto::model::LayerRange;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use store::models::{Model, Models};
 use store::stages::{Hollow, StageError, StageRequest, Stages};
@@ -228,6 +229,23 @@ impl Placement {
             Ok(plan) => Ok(Chosen { plan, seen }),
             Err(error) => Err((error, seen)),
         }
+    }
+
+    /// Of these members, those that nothing bars, with the layers that each has memory for; the fastest first.
+    #[must_use]
+    pub fn room_of(&self, members: &BTreeSet<NodeId>) -> Vec<(NodeId, u32)> {
+        let build = self.roster.offered().build;
+        let ask = ask((self.room, &self.shape), self.model.blake3, &build);
+        let mut seen = self.roster.view(&ask);
+        seen.retain(|seen| {
+            members.contains(&seen.node) && !seen.why_not.is_some_and(|why| why.bars())
+        });
+        seen.sort_by_key(|seen| (seen.layer_us.value, seen.node));
+        let room = |seen: &Seen| {
+            let bytes = seen.memory_bytes.saturating_sub(self.shape.engine_bytes);
+            u32::try_from(bytes / self.shape.layer_bytes.max(1)).unwrap_or(u32::MAX)
+        };
+        seen.iter().map(|seen| (seen.node, room(seen))).collect()
     }
 
     /// Tells the roster what came of a plan.

@@ -160,6 +160,11 @@ impl Stage {
         self.entries.len()
     }
 
+    /// The sessions that are open.
+    pub fn open_sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.entries.keys().copied()
+    }
+
     /// Where a session stands here; `None` when it is not open.
     #[must_use]
     pub fn view(&self, session: SessionId) -> Option<StageView> {

@@ -221,12 +221,12 @@ impl Backend for Requests {
                     vectors.extend(made.map_err(|error| refused(error, "input"))?);
                 }
             }
-            Path::Ring(ring) => {
+            Path::Ring(course) => {
                 let caller = self.scope(&request.caller);
                 for text in texts {
                     let _place = self.places.clone().take(caller).await;
                     let sharers = self.places.total();
-                    vectors.push(run::embedding(&ring, host.clone(), text, sharers).await?);
+                    vectors.push(run::embedding(&course, host.clone(), text, sharers).await?);
                 }
             }
         }

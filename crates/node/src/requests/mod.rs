@@ -12,7 +12,8 @@ pub use card::card;
 pub(crate) use run::Reply;
 
 use crate::home::Home;
-use crate::ring::{Coordinator, Ring, StageHost, State, Why};
+use crate::ring::session::Course;
+use crate::ring::{Coordinator, State, Why};
 use crate::rooms::Rooms;
 use crate::status::{Answers, Rates};
 use api::{Caller, Fault, GenerateRequest, ModelCard};
@@ -124,13 +125,12 @@ impl Requests {
 
     /// The path of a request that only those in `room` may see.
     fn path_in(&self, room: Option<api::Room>) -> Result<Path, Fault> {
-        let path = self.path()?;
-        let ring: &[StageHost] = match &path {
-            Path::Home(_) => &[],
-            Path::Ring(ring) => &ring.stages,
-        };
-        let hosts = ring.iter().map(|stage| &stage.member);
-        self.rooms.admit(room, hosts).map(|()| path)
+        let mut path = self.path()?;
+        if let Path::Ring(course) = &mut path {
+            course.room = room;
+            course.admits(&course.ring)?;
+        }
+        Ok(path)
     }
 
     /// The engine-host that answers here, and how many layers it computes of a token; none while there is none.
@@ -140,7 +140,7 @@ impl Requests {
         let host = host_of(&path).ok()?;
         let layers = match path {
             Path::Home(_) => layers,
-            Path::Ring(ring) => ring.layers_here(),
+            Path::Ring(course) => course.ring.layers_here(),
         };
         Some((host, layers))
     }
@@ -153,12 +153,18 @@ impl Requests {
 
     /// Home until the first ring is up; from then on the ring alone, since its layers were asked to be elsewhere.
     fn path(&self) -> Result<Path, Fault> {
-        let state = self.ring.as_ref().map(|ring| ring.watch().borrow().clone());
+        let rings = self.ring.as_ref().map(|ring| ring.watch());
+        let state = rings.as_ref().map(|rings| rings.borrow().clone());
         let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(State::Up(ring)) = state {
+        if let (Some(State::Up(ring)), Some(rings)) = (&state, rings) {
             // Whoever still computes at home holds it until done.
             home.take();
-            return Ok(Path::Ring(ring));
+            return Ok(Path::Ring(Course {
+                ring: ring.clone(),
+                rings,
+                rooms: self.rooms.clone(),
+                room: None,
+            }));
         }
         if let Some(home) = &*home {
             return Ok(Path::Home(home.clone()));
@@ -211,12 +217,8 @@ fn unready(ring: Option<&State>) -> Fault {
 fn host_of(path: &Path) -> Result<Arc<Host>, EngineError> {
     match path {
         Path::Home(home) => home.host(),
-        Path::Ring(ring) => ring_host(ring),
+        Path::Ring(course) => course.ring.engine.host(),
     }
-}
-
-fn ring_host(ring: &Ring) -> Result<Arc<Host>, EngineError> {
-    ring.engine.host()
 }
 
 /// The engine here is not there, or was lost in the middle of an answer.

@@ -3,7 +3,7 @@
 use super::places::Places;
 use crate::home::{Home, HomeSession};
 use crate::ring::Ring;
-use crate::ring::session::{self, Taker};
+use crate::ring::session::{self, Course, Taker};
 use crate::status::Rates;
 use api::{Fault, Finish, GenerateEvent};
 use engine::Host;
@@ -14,14 +14,17 @@ use proto::ring::RETAINED_BYTES_MAX;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-use swarm::session::{FinishReason, PlanError, RemoteStage, Session, SessionFault, SessionPlan};
+use swarm::session::{FinishReason, PlanError, Session, SessionFault, SessionPlan};
 use tokio::sync::mpsc;
+
+/// How often an answer goes on over another ring when it has lost one.
+const MOVES_MAX: u32 = 8;
 
 /// Where an answer is computed.
 #[derive(Debug, Clone)]
 pub(super) enum Path {
     Home(Arc<Home>),
-    Ring(Arc<Ring>),
+    Ring(Course),
 }
 
 /// An answer to compute.
@@ -176,7 +179,7 @@ impl Job {
                 end = self.at_home(id, reply) => end,
                 () = reply.closed() => Ok(FinishReason::Cancelled),
             },
-            Path::Ring(ring) => self.over(ring, id, reply).await,
+            Path::Ring(course) => self.over(course, id, reply).await,
         }
     }
 
@@ -200,26 +203,26 @@ impl Job {
 
     async fn over(
         self,
-        ring: Arc<Ring>,
+        course: Course,
         id: SessionId,
         reply: &Reply,
     ) -> Result<FinishReason, Fault> {
         let machine = machine(
-            &ring,
+            &course.ring,
             &self.host,
             id,
             (self.prompt, self.tokens_max, self.sampling),
             self.sharers,
         )?;
-        session::run(ring.clone(), id, machine, Taker::Tokens(reply))
+        session::run(course, id, machine, Taker::Tokens(reply))
             .await
-            .map_err(|fault| explain(&ring, &fault))
+            .map_err(|(ring, fault)| explain(&ring, &fault))
     }
 }
 
 /// The vector of a text whose layers are spread over a ring: what enters the tail is pooled behind it.
 pub(super) async fn embedding(
-    ring: &Arc<Ring>,
+    course: &Course,
     host: Arc<Host>,
     text: Vec<i32>,
     sharers: u32,
@@ -229,11 +232,17 @@ pub(super) async fn embedding(
         id: SessionId(rand::random()),
     };
     let all = text.len() * host.loaded().embedding_length as usize * size_of::<f32>();
-    let machine = machine(ring, &host, engine.id, (text, 1, Sampling::GREEDY), sharers)?;
+    let machine = machine(
+        &course.ring,
+        &host,
+        engine.id,
+        (text, 1, Sampling::GREEDY),
+        sharers,
+    )?;
     let mut rows = Vec::new();
-    session::run(ring.clone(), engine.id, machine, Taker::Rows(&mut rows))
+    session::run(course.clone(), engine.id, machine, Taker::Rows(&mut rows))
         .await
-        .map_err(|fault| explain(ring, &fault))?;
+        .map_err(|(ring, fault)| explain(&ring, &fault))?;
     if rows.len() != all {
         return Err(Fault::internal("the ring did not compute all of the text"));
     }
@@ -254,14 +263,8 @@ fn machine(
         ring: ring.id,
         session,
         epoch: 1,
-        stages: ring
-            .stages
-            .iter()
-            .map(|stage| RemoteStage {
-                node: stage.member.id,
-                layers: stage.ready.contract.layers,
-            })
-            .collect(),
+        stages: ring.remote_stages(),
+        moves_max: MOVES_MAX,
         embedding_length: loaded.embedding_length,
         positions_max: loaded.positions_max,
         prompt,
@@ -282,18 +285,15 @@ fn machine(
 
 /// A session's fault for the client, with the names that people gave their nodes.
 fn explain(ring: &Ring, fault: &SessionFault) -> Fault {
-    match fault {
-        SessionFault::Engine { .. } => Fault::internal(fault.to_string()),
-        SessionFault::Peer { stage, .. } => {
-            let name = ring
-                .stages
-                .get(stage.stage as usize - 1)
-                .map(|s| s.member.name.as_str());
-            Fault::peer_lost(format!(
-                "{fault} (the node is called {:?})",
-                name.unwrap_or_default()
-            ))
-        }
-        SessionFault::Late { .. } => Fault::peer_lost(fault.to_string()),
+    if let SessionFault::Engine { .. } = fault {
+        return Fault::internal(fault.to_string());
     }
+    let name = fault.stage().and_then(|stage| {
+        let stage = ring.stages.get(stage.stage as usize - 1)?;
+        Some(&stage.member.name)
+    });
+    Fault::peer_lost(match name {
+        Some(name) => format!("{fault} (the node is called {name:?})"),
+        None => fault.to_string(),
+    })
 }

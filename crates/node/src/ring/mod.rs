@@ -14,7 +14,9 @@
 pub mod form;
 mod laps;
 mod loads;
+mod mend;
 mod place;
+mod seek;
 pub mod session;
 
 pub use place::Placing;
@@ -38,7 +40,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store::stages::Stages as StageFiles;
-use swarm::session::Event;
+use swarm::session::{Event, RemoteStage};
 use swarm::split::Split;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -178,6 +180,7 @@ impl Coordinator {
             publish,
             inbox,
             members,
+            lost: None,
             refused,
             tasks,
         };
@@ -323,6 +326,21 @@ impl Ring {
         self.layout.split.head.len() + self.layout.split.tail.len()
     }
 
+    /// The remote stages, as a session names them.
+    #[must_use]
+    pub fn remote_stages(&self) -> Vec<RemoteStage> {
+        let stage = |host: &StageHost| RemoteStage {
+            node: host.member.id,
+            layers: host.ready.contract.layers,
+        };
+        self.stages.iter().map(stage).collect()
+    }
+
+    /// Whether no stage was lost.
+    fn is_whole(&self) -> bool {
+        self.broken().is_none() && !self.ended.is_cancelled()
+    }
+
     /// Opens a session's mailbox.
     fn enter(&self, session: SessionId) -> mpsc::Receiver<Event> {
         let (sender, receiver) = mpsc::channel(SESSION_EVENTS_MAX);
@@ -429,6 +447,8 @@ struct Work {
     inbox: mpsc::Receiver<News>,
     /// Members that are linked.
     members: BTreeMap<NodeId, Member>,
+    /// The ring that broke under requests that want to go on, until there is another.
+    lost: Option<Layout>,
     /// Members that refused, and when, if people said how many stages there are; the planner's are the roster's.
     refused: HashMap<NodeId, std::time::Instant>,
     /// The reading end of the hop that comes back.
@@ -451,10 +471,19 @@ impl Work {
                 Ok(ring) => {
                     info!(ring = %ring.id.short(), stages = ring.stages.len(), "the ring is up");
                     self.publish.send_replace(State::Up(ring.clone()));
+                    self.lost = None;
                     self.loaded_by(&ring).await;
                     self.watch(&ring).await;
+                    let broken = ring.broken();
+                    if broken.is_some() && !ring.sessions().is_empty() {
+                        self.lost = Some(ring.layout.clone());
+                    }
                     self.break_up(&ring);
-                    why = ring.broken().map(|(_, why)| Why::Lost(why));
+                    why = broken.map(|(_, why)| Why::Lost(why));
+                    if self.lost.is_some() {
+                        self.report(why.as_ref());
+                        continue;
+                    }
                 }
                 Err(fault) => {
                     if let Some(node) = fault.node {
@@ -463,16 +492,20 @@ impl Work {
                     why = Some(fault.into());
                 }
             }
-            if let Some(why) = &why {
-                warn!(why = why.words(), "there is no ring");
-            }
-            let have = self.inside();
-            self.publish.send_replace(State::Waiting {
-                have,
-                why: why.clone(),
-            });
+            self.report(why.as_ref());
             tokio::time::sleep(place::pause()).await;
         }
+    }
+
+    /// Says that there is no ring.
+    fn report(&self, why: Option<&Why>) {
+        if let Some(why) = why {
+            warn!(why = why.words(), "there is no ring");
+        }
+        self.publish.send_replace(State::Waiting {
+            have: self.inside(),
+            why: why.cloned(),
+        });
     }
 
     fn note(&mut self, news: &News) {

@@ -1,9 +1,11 @@
 //! Who is to compute what: as many members as people asked for, or those that the planner chooses.
 
-use super::{AGAIN, News, Ring, State, Why, Work};
+use super::{AGAIN, News, Ring, State, Why, Work, mend};
+
 use crate::placement::Placement;
 use proto::ids::NodeId;
 use proto::member::Member;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use swarm::members::Event;
@@ -47,7 +49,7 @@ impl Work {
                 self.note(&news);
             }
             self.refused.retain(|_, at| at.elapsed() < REFUSED_FOR);
-            let pause = match self.layout() {
+            let pause = match self.mended().map_or_else(|| self.layout(), Ok) {
                 Ok(layout) => return Some(layout),
                 Err(None) => REFUSED_FOR,
                 Err(Some(obstacle)) => {
@@ -116,6 +118,48 @@ impl Work {
         }
     }
 
+    /// The ring that was lost, with others in place of whoever is gone: head and tail stay where the caches of requests
+    /// are. Where nobody takes a place, those that are left share the layers between.
+    fn mended(&self) -> Option<Layout> {
+        let lost = self.lost.as_ref()?;
+        let rooms = &self.plan.rooms;
+        let there = |id: &NodeId| {
+            let member = self.members.get(id)?;
+            let fit = rooms.holds(rooms.room, *id) && !self.refused.contains_key(id);
+            fit.then(|| member.clone())
+        };
+        let places: Vec<mend::Place> = lost
+            .hosts
+            .iter()
+            .zip(&lost.split.remote)
+            .map(|(host, layers)| mend::Place {
+                left: there(&host.id).map(|member| member.id),
+                layers: *layers,
+            })
+            .collect();
+        let named: BTreeSet<NodeId> = lost.hosts.iter().map(|host| host.id).collect();
+        let others = self.members.keys().filter(|id| !named.contains(id));
+        let spare: Vec<(NodeId, u32)> = self.room_of(others.filter(|id| there(id).is_some()));
+        let placed = mend::mend(&places, &spare)?;
+        let hosts = placed.iter().map(|(id, _)| there(id));
+        Some(Layout {
+            split: Split {
+                remote: placed.iter().map(|(_, layers)| *layers).collect(),
+                ..lost.split.clone()
+            },
+            hosts: hosts.collect::<Option<_>>()?,
+            forecast: None,
+        })
+    }
+
+    /// Members with the layers that each has memory for, those first that promise most.
+    fn room_of<'a>(&self, members: impl Iterator<Item = &'a NodeId>) -> Vec<(NodeId, u32)> {
+        match &self.plan.placing {
+            Placing::Asked(_) => members.map(|id| (*id, u32::MAX)).collect(),
+            Placing::Weighed(placement) => placement.room_of(&members.copied().collect()),
+        }
+    }
+
     fn anybody(&self, split: &Split) -> Option<Layout> {
         let need = split.remote.len();
         // Those that refused a moment ago come last: others may do better.
@@ -156,12 +200,16 @@ impl Work {
 
     /// Whether the ring is idle, and the planner would now choose another one that is worth moving to.
     pub(super) fn moves(&self, ring: &Ring) -> bool {
-        let Placing::Weighed(placement) = &self.plan.placing else {
-            return false;
-        };
         if !ring.sessions().is_empty() {
             return false;
         }
+        let placement = match &self.plan.placing {
+            // After a loss fewer may compute more.
+            Placing::Asked(split) => {
+                return ring.layout.split != *split && self.inside() >= split.remote.len();
+            }
+            Placing::Weighed(placement) => placement,
+        };
         let now: Vec<NodeId> = ring.layout.hosts.iter().map(|host| host.id).collect();
         let able = |node: &NodeId| self.members.contains_key(node);
         let (Ok(best), Ok(kept)) = (

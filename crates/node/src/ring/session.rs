@@ -1,7 +1,9 @@
 //! One request over a ring, an answer or an embedding: carries out what its `swarm::session` machine wants.
 
-use super::Ring;
+use super::seek::Stranded;
+use super::{Ring, State};
 use crate::requests::Reply;
+use crate::rooms::Rooms;
 use bytes::Bytes;
 use engine::{Answers, EngineError, Host};
 use futures::future::BoxFuture;
@@ -12,8 +14,10 @@ use proto::ring::{HopBody, Rows, RowsKind};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use swarm::session::{Effect, Event, FinishReason, Session, SessionFault};
+use swarm::session::{Effect, Event, FinishReason, Session, SessionFault, Way};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{info, warn};
 
 /// How often the machine is told the time.
 const TICK: Duration = Duration::from_millis(250);
@@ -43,54 +47,94 @@ impl Taker<'_> {
     }
 }
 
-/// How a session ended.
-pub(crate) type End = Result<FinishReason, SessionFault>;
+/// The ring that a request runs over, and where the next one comes from.
+#[derive(Debug, Clone)]
+pub(crate) struct Course {
+    pub(crate) ring: Arc<Ring>,
+    pub(crate) rings: watch::Receiver<State>,
+    pub(crate) rooms: Rooms,
+    /// The room that the request asks for.
+    pub(crate) room: Option<api::Room>,
+}
 
-/// Runs a session to its end, or until nobody listens any more.
-pub(crate) async fn run(ring: Arc<Ring>, id: SessionId, session: Session, taker: Taker<'_>) -> End {
-    let host = match ring.engine.host() {
+impl Course {
+    /// Lets the request onto a ring, if all of its nodes may see it.
+    pub(crate) fn admits(&self, ring: &Ring) -> Result<(), api::Fault> {
+        let hosts = ring.stages.iter().map(|stage| &stage.member);
+        self.rooms.admit(self.room, hosts)
+    }
+}
+
+/// How a session ended; a fault comes with the ring that it is about.
+pub(crate) type End = Result<FinishReason, (Arc<Ring>, SessionFault)>;
+
+/// Runs a session to its end, or until nobody listens any more. When its ring is lost, it goes on over the next one.
+pub(crate) async fn run(course: Course, id: SessionId, session: Session, taker: Taker<'_>) -> End {
+    let host = match course.ring.engine.host() {
         Ok(host) => host,
         Err(error) => {
-            return Err(SessionFault::Engine {
-                detail: error.to_string(),
-            });
+            let detail = error.to_string();
+            return Err((course.ring, SessionFault::Engine { detail }));
         }
     };
-    let mailbox = ring.enter(id);
-    let _left = Left {
-        ring: ring.clone(),
-        session: id,
-    };
+    let seat = Seat::take(&course.ring, id);
     Runner {
-        ring,
+        course,
         host,
         id,
         session,
+        seat: Some(seat),
+        stranded: None,
         engine: FuturesUnordered::new(),
         begun: Instant::now(),
         lap: None,
     }
-    .run(mailbox, taker)
+    .run(taker)
     .await
 }
 
-/// Whatever ends the task, the mailbox is freed.
-struct Left {
+/// A session's mailbox at its ring, which is freed with this.
+struct Seat {
     ring: Arc<Ring>,
-    session: SessionId,
+    name: SessionId,
+    mailbox: mpsc::Receiver<Event>,
 }
 
-impl Drop for Left {
+impl Seat {
+    fn take(ring: &Arc<Ring>, name: SessionId) -> Self {
+        Self {
+            ring: ring.clone(),
+            name,
+            mailbox: ring.enter(name),
+        }
+    }
+
+    async fn event(seat: &mut Option<Self>) -> Event {
+        let Some(seat) = seat else {
+            return std::future::pending().await;
+        };
+        let event = seat.mailbox.recv().await;
+        event.unwrap_or_else(|| Event::EngineFailed {
+            detail: "the ring delivered more than was asked for".to_owned(),
+        })
+    }
+}
+
+impl Drop for Seat {
     fn drop(&mut self) {
-        self.ring.leave(self.session);
+        self.ring.leave(self.name);
     }
 }
 
 struct Runner {
-    ring: Arc<Ring>,
+    course: Course,
     host: Arc<Host>,
     id: SessionId,
     session: Session,
+    /// None while there is no ring.
+    seat: Option<Seat>,
+    /// The search for another ring.
+    stranded: Option<Stranded>,
     /// Calls to the engine that are not answered.
     engine: FuturesUnordered<BoxFuture<'static, Event>>,
     begun: Instant,
@@ -99,39 +143,77 @@ struct Runner {
 }
 
 impl Runner {
-    async fn run(
-        mut self,
-        mut mailbox: tokio::sync::mpsc::Receiver<Event>,
-        mut taker: Taker<'_>,
-    ) -> End {
+    async fn run(mut self, mut taker: Taker<'_>) -> End {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next = Event::Start;
         loop {
             if let Some(end) = self.handle(next, &mut taker).await {
-                return end;
+                return end.map_err(|fault| (self.course.ring, fault));
             }
             next = tokio::select! {
                 biased;
                 () = taker.closed() => Event::Cancel,
-                event = mailbox.recv() => event.unwrap_or_else(|| Event::EngineFailed {
-                    detail: "the ring delivered more than was asked for".to_owned(),
-                }),
+                event = Seat::event(&mut self.seat) => event,
                 Some(event) = self.engine.next() => event,
+                found = Stranded::found(&mut self.stranded, &mut self.course.rings) => self.change(found),
                 _ = ticks.tick() => Event::Tick,
             };
         }
     }
 
+    /// The session left its ring.
+    fn strand(&mut self, fault: &SessionFault) {
+        warn!(%fault, "a request looks for another ring");
+        self.seat = None;
+        self.lap = None;
+        self.stranded = Some(Stranded::new(self.course.ring.id));
+    }
+
+    /// Another ring was found, or will not be.
+    fn change(&mut self, found: Result<Arc<Ring>, String>) -> Event {
+        self.stranded = None;
+        let ring = match found {
+            Ok(ring) => ring,
+            Err(why) => return Event::GiveUp { why },
+        };
+        if let Err(fault) = self.course.admits(&ring) {
+            return Event::GiveUp { why: fault.message };
+        }
+        // Head and tail have the session's caches.
+        let same = ring
+            .engine
+            .host()
+            .is_ok_and(|host| Arc::ptr_eq(&host, &self.host));
+        if !same {
+            let why = "this node's own part of the model was loaded anew; ask again".to_owned();
+            return Event::GiveUp { why };
+        }
+        let name = SessionId(rand::random());
+        let seat = Seat::take(&ring, name);
+        info!(ring = %ring.id.short(), "a request goes on over another ring");
+        let way = Way {
+            ring: ring.id,
+            session: name,
+            stages: ring.remote_stages(),
+        };
+        (self.seat, self.course.ring) = (Some(seat), ring);
+        Event::Rejoin(way)
+    }
+
     /// Feeds the machine, and carries out what it wants, in order.
-    async fn handle(&mut self, event: Event, taker: &mut Taker<'_>) -> Option<End> {
+    async fn handle(
+        &mut self,
+        event: Event,
+        taker: &mut Taker<'_>,
+    ) -> Option<Result<FinishReason, SessionFault>> {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             if matches!(event, Event::Returned { .. })
                 && let Some(begun) = self.lap.take()
-                && self.ring.is_quiet()
+                && self.course.ring.is_quiet()
             {
-                self.ring.laps.add(begun.elapsed());
+                self.course.ring.laps.add(begun.elapsed());
             }
             let now_ms = self.begun.elapsed().as_millis() as u64;
             for effect in self.session.handle(event, now_ms) {
@@ -146,7 +228,7 @@ impl Runner {
                     },
                     Effect::Forward { body, payload } => {
                         self.lap = self.sets_out(&body).then(Instant::now);
-                        if let Err(stage) = self.ring.forward(body, payload).await {
+                        if let Err(stage) = self.course.ring.forward(body, payload).await {
                             events.push_back(Event::LinkLost { stage });
                         }
                     }
@@ -154,8 +236,9 @@ impl Runner {
                     Effect::Token(drawn) if drawn.end => {}
                     Effect::Token(drawn) => taker.token(drawn).await,
                     Effect::Suspect(s) => {
-                        tracing::warn!(kind = ?s.kind, waited_ms = s.waited_ms, "the ring is slow");
+                        warn!(kind = ?s.kind, waited_ms = s.waited_ms, "the ring is slow");
                     }
+                    Effect::Strand(fault) => self.strand(&fault),
                     Effect::DropCaches => self.host.drop_session(self.id),
                     Effect::Finish(reason) => return Some(Ok(reason)),
                     Effect::Fail(fault) => return Some(Err(fault)),
@@ -168,12 +251,12 @@ impl Runner {
     /// Whether a single row goes round, and nothing else is under way that it would have to wait for.
     fn sets_out(&self, body: &HopBody) -> bool {
         let single = |rows: &Rows| rows.kind == RowsKind::Decode && rows.rows == 1;
-        matches!(body, HopBody::Rows(rows) if single(rows)) && self.ring.is_quiet()
+        matches!(body, HopBody::Rows(rows) if single(rows)) && self.course.ring.is_quiet()
     }
 
     fn tell(&self, stage: u32, body: proto::ring::LinkBody) {
-        let host = &self.ring.stages[stage as usize - 1];
-        if let Err(error) = self.ring.links.send(host.member.id, body) {
+        let host = &self.course.ring.stages[stage as usize - 1];
+        if let Err(error) = self.course.ring.links.send(host.member.id, body) {
             // A lost link comes as an event of its own; a lease frees what this message would have.
             tracing::debug!(stage, %error, "a stage was not told");
         }

@@ -8,6 +8,7 @@
 
 mod serve;
 mod told;
+mod warm;
 
 use crate::content::{Content, ContentError};
 use crate::home::EngineSettings;
@@ -39,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use told::Told;
 use tracing::{info, warn};
+use warm::{InUse, Warm};
 
 /// Rings that may have a stage here at once.
 pub const HOSTED_MAX: usize = 8;
@@ -82,6 +84,7 @@ struct Needs {
     files: StageFiles,
     rooms: Rooms,
     budget: Budget,
+    warm: Arc<Warm>,
 }
 
 /// A stage's engine, for those who measure.
@@ -125,6 +128,7 @@ impl Stages {
             files,
             rooms,
             budget,
+            warm: Arc::default(),
         });
         Self {
             needs,
@@ -242,6 +246,18 @@ impl Stages {
         }
     }
 
+    /// Waits until what this coordinator has closed has let go of its engine and its memory.
+    async fn closed_by(&self, coordinator: NodeId) {
+        let closing = || {
+            let hosted = self.hosted();
+            let mut stages = hosted.values();
+            stages.any(|stage| stage.coordinator == coordinator && stage.stop.is_cancelled())
+        };
+        while closing() {
+            tokio::time::sleep(EARLY_HOP_POLL).await;
+        }
+    }
+
     /// The link to a member is lost: what it coordinated ends.
     pub fn lost(&self, peer: NodeId) {
         for stage in self
@@ -275,6 +291,7 @@ impl Stages {
 
     /// Ends every stage.
     pub async fn shut_down(&self) {
+        self.needs.warm.close();
         for stage in self.hosted().values() {
             stage.stop.cancel();
         }
@@ -336,7 +353,8 @@ struct Prepared {
     engine: Arc<Supervisor>,
     /// To the next stage.
     hop: HopSender,
-    _memory: Option<Reserved>,
+    /// Goes back when the stage ends.
+    _in_use: InUse,
 }
 
 impl Stages {
@@ -356,6 +374,7 @@ impl Stages {
         let _ = needs
             .links
             .send(coordinator, LinkBody::RingLoading(open.ring));
+        self.closed_by(coordinator).await;
         let prepare = needs.prepare(coordinator, &open);
         let Some((prepared, early)) = beside(prepare, &mut inbox, &open).await? else {
             return Ok(());
@@ -412,8 +431,13 @@ impl Needs {
     /// Everything up to a stage that can serve.
     async fn prepare(&self, coordinator: NodeId, open: &OpenRing) -> Result<Prepared, Refusal> {
         let (model, file) = self.stage_file(coordinator, open).await?;
-        let memory = self.reserve(open, &file).await?;
-        let engine = Arc::new(self.load(open, &model, &file));
+        let (engine, memory) = match Warm::take(&self.warm, open) {
+            Some(loaded) => loaded,
+            None => {
+                let memory = self.reserve(open, &file).await?;
+                (Arc::new(self.load(open, &model, &file)), memory)
+            }
+        };
         let host = engine.ready().await?;
         self.check_sandbox(host.loaded())?;
         let (layers, numerics) = (open.contract.layers, open.contract.numerics);
@@ -422,9 +446,9 @@ impl Needs {
         let hop = self.call_successor(open).await?;
         Ok(Prepared {
             mine,
-            engine,
             hop,
-            _memory: memory,
+            engine: engine.clone(),
+            _in_use: InUse::new(&self.warm, open, engine, memory),
         })
     }
 
@@ -440,7 +464,11 @@ impl Needs {
         let file = async { Ok::<_, EngineError>(vec![file]) };
         match scales.weigh(&[slice], file).await {
             Ok(memory) => {
-                let reserved = self.budget.reserve(memory.total_bytes());
+                let bytes = memory.total_bytes();
+                let reserved = self.budget.reserve(bytes).or_else(|_| {
+                    self.warm.clear();
+                    self.budget.reserve(bytes)
+                });
                 Ok(Some(
                     reserved.map_err(|error| refusal(RefusalCode::NoRoom, error))?,
                 ))

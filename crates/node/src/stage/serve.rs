@@ -40,6 +40,17 @@ pub(super) struct Serve {
     begun: Instant,
 }
 
+impl Drop for Serve {
+    /// The engine may be used again; its caches are free then.
+    fn drop(&mut self) {
+        if let Ok(host) = self.engine.host() {
+            self.machine
+                .open_sessions()
+                .for_each(|session| host.drop_session(session));
+        }
+    }
+}
+
 impl Serve {
     pub(super) fn new(
         links: Links,

@@ -21,5 +21,6 @@ mod ring;
 mod rooms;
 mod sandbox;
 mod support;
+mod takeover;
 mod tickets;
 mod ways;

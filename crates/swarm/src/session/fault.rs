@@ -70,6 +70,18 @@ pub enum SessionFault {
     },
 }
 
+impl SessionFault {
+    /// The stage that is to blame, if one is.
+    #[must_use]
+    pub fn stage(&self) -> Option<StageName> {
+        match self {
+            Self::Peer { stage, .. } => Some(*stage),
+            Self::Stranded { lost, .. } => lost.stage(),
+            Self::Engine { .. } | Self::Late { .. } => None,
+        }
+    }
+}
+
 fn names(stages: &[StageName]) -> String {
     stages
         .iter()

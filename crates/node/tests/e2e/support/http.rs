@@ -282,15 +282,16 @@ impl Stream {
         }
     }
 
-    /// Reads until `n` pieces of text have come.
-    pub(crate) async fn texts(&mut self, n: usize) {
-        let mut seen = 0;
-        while seen < n {
+    /// Reads until `n` pieces of text have come, and returns them as one.
+    pub(crate) async fn texts(&mut self, n: usize) -> String {
+        let mut all = String::new();
+        for seen in 0..n {
             match self.next().await {
-                Some(Event::Text(_)) => seen += 1,
+                Some(Event::Text(text)) => all += &text,
                 other => panic!("after {seen} pieces of text came {other:?}"),
             }
         }
+        all
     }
 
     /// Reads to the error event; nothing may follow it. Asserts that the answer did not end in any other way.

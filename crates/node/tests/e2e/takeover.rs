@@ -1,0 +1,148 @@
+//! Nodes are lost in the middle of answers, and the very same answers go on. Exact mode: the texts are compared whole.
+
+use crate::support::http::{Answer, greedy, seeded};
+use crate::support::models::slow;
+use crate::support::node::{Node, Setup};
+use crate::support::processes::{lives, state};
+use nix::sys::signal::Signal;
+use proto::ids::NodeId;
+use serde_json::Value;
+use std::path::Path;
+
+/// Tokens of an answer: enough to lose somebody in the middle.
+const TOKENS: u32 = 400;
+
+/// A coordinator with two remote stages, and members that may take over.
+struct Ring {
+    a: Node,
+    hosts: Vec<Node>,
+    /// Of the hosts, also when they are dead.
+    ids: Vec<NodeId>,
+}
+
+impl Ring {
+    async fn form(dir: &Path, hosts: &[&'static str]) -> Self {
+        let model = slow(dir);
+        let setup = |name| Setup::new(name).model(&model).exact();
+        let a = setup("a").split(2).arg("--sessions", "2").up().await;
+        let mut ring = Self {
+            a,
+            hosts: Vec::new(),
+            ids: Vec::new(),
+        };
+        for name in hosts {
+            let host = setup(name).join(&ring.a).up().await;
+            ring.ids.push(host.id());
+            ring.hosts.push(host);
+        }
+        ring.a.ring_up().await;
+        ring
+    }
+
+    /// Who has the stages, in their order.
+    fn stages(&self) -> Vec<NodeId> {
+        let ring = self.a.status().ring.unwrap();
+        ring.stages.iter().map(|stage| stage.node).collect()
+    }
+
+    fn host_of(&self, stage: usize) -> usize {
+        let node = self.stages()[stage];
+        self.ids.iter().position(|id| *id == node).unwrap()
+    }
+
+    async fn undisturbed(&self, question: &Value) -> Answer {
+        self.a.client().stream(question.clone()).await.unwrap()
+    }
+
+    /// Does something to the host of a stage in the middle of an answer, and expects that the answer is as ever.
+    async fn strikes(&mut self, stage: usize, question: Value, strike: impl FnOnce(&mut Node)) {
+        let expected = self.undisturbed(&question).await;
+        let before = self.stages();
+        let at = self.host_of(stage);
+        let mut stream = self.a.client().open(question).await.unwrap();
+        let begun = stream.texts(20).await;
+        strike(&mut self.hosts[at]);
+        let rest = stream.answer().await.unwrap();
+        assert_eq!(begun + &rest.text, expected.text);
+        assert_eq!(rest.finish, expected.finish);
+        let after = self.stages();
+        assert_ne!(before, after, "the ring is the same as before");
+        assert!(!after.contains(&before[stage]), "{after:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_stage_is_taken_over_by_a_spare_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ring = Ring::form(dir.path(), &["bo", "cy", "di", "ed"]).await;
+    ring.strikes(0, greedy("hello", TOKENS), Node::kill9).await;
+    ring.strikes(1, seeded("hello", 7, TOKENS), Node::kill9)
+        .await;
+    let dead = ring.hosts.iter().filter(|host| !lives(host.pid)).count();
+    assert_eq!((dead, ring.stages().len()), (2, 2));
+}
+
+#[tokio::test]
+async fn those_that_are_left_share_the_layers_of_a_killed_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ring = Ring::form(dir.path(), &["bo", "cy"]).await;
+    ring.strikes(1, greedy("hello", TOKENS), Node::kill9).await;
+    assert_eq!(ring.stages().len(), 1);
+}
+
+#[tokio::test]
+async fn a_frozen_stage_is_taken_over_and_what_it_says_when_it_thaws_does_not_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ring = Ring::form(dir.path(), &["bo", "cy", "di"]).await;
+    let at = ring.host_of(0);
+    let question = greedy("hello", TOKENS);
+    ring.strikes(0, question.clone(), |node| node.signal(Signal::SIGSTOP))
+        .await;
+    assert_eq!(state(ring.hosts[at].pid), Some('T'));
+    let expected = ring.undisturbed(&question).await;
+    let mut stream = ring.a.client().open(question).await.unwrap();
+    let begun = stream.texts(20).await;
+    ring.hosts[at].signal(Signal::SIGCONT);
+    let rest = stream.answer().await.unwrap();
+    assert_eq!(begun + &rest.text, expected.text);
+}
+
+#[tokio::test]
+async fn a_stage_that_leaves_in_good_order_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ring = Ring::form(dir.path(), &["bo", "cy", "di"]).await;
+    ring.strikes(1, seeded("hello", 3, TOKENS), |node| {
+        let (status, _) = node.end_by(Signal::SIGTERM);
+        assert_eq!(status.code(), Some(0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_at_once_are_taken_over_and_all_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ring = Ring::form(dir.path(), &["bo", "cy", "di"]).await;
+    let question = greedy("hello", TOKENS);
+    let expected = ring.undisturbed(&question).await;
+    let client = ring.a.client();
+    let mut streams = [
+        client.open(question.clone()).await.unwrap(),
+        client.open(question.clone()).await.unwrap(),
+    ];
+    let mut begun = Vec::new();
+    for stream in &mut streams {
+        begun.push(stream.texts(20).await);
+    }
+    let hosts = [ring.host_of(0), ring.host_of(1)];
+    hosts.iter().for_each(|at| ring.hosts[*at].kill9());
+    for (stream, begun) in streams.iter_mut().zip(begun) {
+        assert_eq!(begun + &stream.answer().await.unwrap().text, expected.text);
+    }
+    let last = ring.host_of(0);
+    let mut stream = client.open(question).await.unwrap();
+    stream.texts(20).await;
+    ring.hosts[last].kill9();
+    let refusal = stream.error().await;
+    assert_eq!(refusal.code, "peer_lost");
+    refusal.says(&["stage 1 (layers", "no other nodes took over"]);
+}
