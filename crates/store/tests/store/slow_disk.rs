@@ -27,7 +27,7 @@ async fn a_disk_that_does_not_answer_keeps_no_other_task_waiting() {
     fs::remove_file(&pipe).unwrap();
     let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(made.success());
-    let (answer, answers) = mpsc::channel();
+    let (answer, answers) = mpsc::sync_channel(1);
     let disk = thread::spawn(move || {
         let _ = answers.recv_timeout(DISK_SLOW);
         drop(OpenOptions::new().write(true).open(&pipe).unwrap());
