@@ -38,6 +38,10 @@ pub const HELLO_MS: u64 = 5_000;
 pub const DIAL_MS: u64 = 4_000;
 /// How long the stage that was called may think about a hop, in milliseconds.
 pub const HOP_WELCOME_MS: u64 = 10_000;
+/// How long a member that is doubted may take to give a sign of life, beside [`DOUBT_LAPS`] round trips, in milliseconds.
+pub const DOUBT_MS: u64 = 400;
+/// Round trips that it may take beside.
+pub const DOUBT_LAPS: u32 = 4;
 /// How long a refusal may take to reach the caller before the connection is closed, in milliseconds.
 pub const LINGER_MS: u64 = 1_000;
 /// The first pause between two calls to a member, in milliseconds; each further one is twice as long.

@@ -7,7 +7,7 @@ use super::meter::{Meter, Pace};
 use super::table::{Place, Vitals};
 use super::{LinkEvent, Mesh, encode};
 use crate::end::{self, EndReason};
-use crate::limits::{FLOOD_PENANCE_MS, MEMBERS_PER_MESSAGE};
+use crate::limits::{DOUBT_LAPS, DOUBT_MS, FLOOD_PENANCE_MS, MEMBERS_PER_MESSAGE};
 use crate::packets::PacketReader;
 use crate::ways::{Way, is_relayed};
 use bytes::Bytes;
@@ -136,16 +136,15 @@ async fn read_all(
     own: &mpsc::Sender<Bytes>,
     vitals: &Vitals,
 ) -> EndReason {
-    let patience = Duration::from_millis(SUSPECT_MS);
     let mut meter = Meter::new(Instant::now());
     loop {
         let before = reader.taken();
-        let body = match tokio::time::timeout(patience, reader.next::<Link>(0)).await {
+        let doubted = || drop(own.try_send(heartbeat(mesh, None)));
+        let body = match patiently(reader.next::<Link>(0), vitals, doubted).await {
             Ok(Ok(Some((link, _)))) => link.body,
             Ok(Ok(None)) => return EndReason::Finished,
             Ok(Err(fault)) => return fault.into(),
-            Err(_) => {
-                let silent_ms = SUSPECT_MS;
+            Err(silent_ms) => {
                 mesh.emit(LinkEvent::Silent { peer, silent_ms }).await;
                 return EndReason::Silent { silent_ms };
             }
@@ -161,6 +160,33 @@ async fn read_all(
             Some(LinkBody::Heartbeat(beat)) => take_heartbeat(mesh, beat, own, vitals),
             Some(LinkBody::Members(members)) => mesh.heard_of(peer, &members).await,
             Some(body) => mesh.emit(LinkEvent::Message { peer, body }).await,
+        }
+    }
+}
+
+/// Waits for a sign of life: as long as it takes to miss three heartbeats, or much shorter once somebody doubts that there
+/// is anybody, who is then asked. The error is for how long nothing came, in milliseconds.
+async fn patiently<T>(
+    sign: impl Future<Output = T>,
+    vitals: &Vitals,
+    ask: impl Fn(),
+) -> Result<T, u64> {
+    let begun = Instant::now();
+    let mut patience = Duration::from_millis(SUSPECT_MS);
+    let mut sign = std::pin::pin!(sign);
+    loop {
+        tokio::select! {
+            biased;
+            sign = &mut sign => return Ok(sign),
+            () = vitals.doubted() => {
+                ask();
+                let laps = vitals.rtt().unwrap_or_default() * DOUBT_LAPS;
+                let more = Duration::from_millis(DOUBT_MS) + laps;
+                patience = patience.min(begun.elapsed() + more);
+            }
+            () = tokio::time::sleep(patience.saturating_sub(begun.elapsed())) => {
+                return Err(begun.elapsed().as_millis() as u64);
+            }
         }
     }
 }

@@ -245,6 +245,14 @@ impl Links {
         })
     }
 
+    /// Asks a member for a sign of life, which it has to give at once: within [`DOUBT_MS`](crate::limits::DOUBT_MS) and a few
+    /// round trips, or it counts as silent. For those who wait for it longer than usual.
+    pub fn doubt(&self, peer: NodeId) {
+        if let Some(vitals) = self.mesh.table().vitals(peer) {
+            vitals.doubt();
+        }
+    }
+
     /// Takes note of a member by hearsay, and calls it from now on.
     pub fn know(&self, member: &Member) {
         self.mesh.learn(member, false);

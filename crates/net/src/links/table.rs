@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// What tasks wait for: where a peer stands.
@@ -60,6 +60,8 @@ pub(crate) struct Vitals {
     heard: AtomicBool,
     way: OnceLock<Way>,
     relayed: AtomicBool,
+    /// Told when somebody doubts that the peer is there.
+    doubt: Notify,
 }
 
 /// A link's place in the table, for the task that runs it.
@@ -117,7 +119,17 @@ impl Vitals {
         self.relayed.store(relayed, Ordering::Relaxed);
     }
 
-    fn rtt(&self) -> Option<Duration> {
+    /// Somebody doubts that the peer is there.
+    pub(crate) fn doubt(&self) {
+        self.doubt.notify_one();
+    }
+
+    /// Waits until somebody does.
+    pub(crate) async fn doubted(&self) {
+        self.doubt.notified().await;
+    }
+
+    pub(crate) fn rtt(&self) -> Option<Duration> {
         let us = self.rtt_us.load(Ordering::Relaxed);
         (us > 0).then(|| Duration::from_micros(us))
     }
@@ -304,6 +316,11 @@ impl Table {
             .live
             .as_ref()
             .map(|live| live.outbox.clone())
+    }
+
+    pub(crate) fn vitals(&self, peer: NodeId) -> Option<Arc<Vitals>> {
+        let live = self.peers.get(&peer)?.live.as_ref()?;
+        Some(live.vitals.clone())
     }
 
     /// What leads to every link but the one to `except`.

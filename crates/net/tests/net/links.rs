@@ -237,6 +237,32 @@ async fn a_silent_peer_is_lost() {
 }
 
 #[tokio::test]
+async fn who_is_doubted_has_to_give_a_sign_of_life_at_once() {
+    let mut a = Node::start(2, Vec::new()).await;
+    let raw = Raw::bind(3).await;
+    let first = packet(&hello(3, Some(membership(3)), None));
+    let mut stream = raw.say(&a.member(), ALPN_LINK, &first).await;
+    assert_eq!(stream.read::<Welcome>().await.refused, None);
+    let peer = a.up(key(3).id()).await.id;
+    a.links.doubt(peer);
+    let LinkEvent::Silent { silent_ms, .. } = a.event().await else {
+        panic!("not silent");
+    };
+    assert!(silent_ms < proto::member::SUSPECT_MS, "{silent_ms}");
+    assert_eq!(a.lost(peer).await, EndReason::Silent { silent_ms });
+}
+
+#[tokio::test]
+async fn who_is_doubted_and_there_stays() {
+    let (mut a, b) = pair(2, 3).await;
+    for _ in 0..3 {
+        a.links.doubt(b.id());
+        tokio::time::sleep(std::time::Duration::from_millis(net::limits::DOUBT_MS * 2)).await;
+    }
+    assert!(a.events.try_recv().is_err(), "the link is as it was");
+}
+
+#[tokio::test]
 async fn a_peer_that_says_nonsense_is_lost_and_told_why() {
     let mut a = Node::start(2, Vec::new()).await;
     let raw = Raw::bind(3).await;

@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
 /// How often the machine is told the time.
-const TICK: Duration = Duration::from_millis(250);
+const TICK: Duration = Duration::from_millis(100);
 
 /// Who takes what comes of a session.
 pub(crate) enum Taker<'a> {
@@ -237,6 +237,7 @@ impl Runner {
                     Effect::Token(drawn) => taker.token(drawn).await,
                     Effect::Suspect(s) => {
                         warn!(kind = ?s.kind, waited_ms = s.waited_ms, "the ring is slow");
+                        self.doubt();
                     }
                     Effect::Strand(fault) => self.strand(&fault),
                     Effect::DropCaches => self.host.drop_session(self.id),
@@ -252,6 +253,14 @@ impl Runner {
     fn sets_out(&self, body: &HopBody) -> bool {
         let single = |rows: &Rows| rows.kind == RowsKind::Decode && rows.rows == 1;
         matches!(body, HopBody::Rows(rows) if single(rows)) && self.course.ring.is_quiet()
+    }
+
+    /// Whoever is slow may be gone: all stages have to give a sign of life.
+    fn doubt(&self) {
+        let ring = &self.course.ring;
+        ring.stages
+            .iter()
+            .for_each(|stage| ring.links.doubt(stage.member.id));
     }
 
     fn tell(&self, stage: u32, body: proto::ring::LinkBody) {
