@@ -11,23 +11,31 @@ use tokio::time::Instant;
 const NOBODY_MAX: Duration = Duration::from_secs(1);
 /// How long a request waits in any case.
 const SEEK_MAX: Duration = Duration::from_secs(120);
-/// Sessions can be lost and the ring be well; it is given this long to break, if it is about to.
+/// Sessions can be lost and the ring be well: a stage's engine died, and starts again. That takes a while; or the ring is about
+/// to break. Twice as long each time.
 const SETTLE: Duration = Duration::from_millis(250);
+/// How often that doubles at most.
+const SETTLE_DOUBLINGS_MAX: u32 = 3;
 
 /// The search, from the moment when the request left its ring.
 #[derive(Debug)]
 pub(super) struct Stranded {
     left: RingId,
+    /// Until when it is not gone back to.
+    settled: Instant,
     since: Instant,
     /// Since when no ring is being formed.
     nobody_since: Option<Instant>,
 }
 
 impl Stranded {
-    pub(super) fn new(left: RingId) -> Self {
+    /// The request left this ring, having come back to it so often before.
+    pub(super) fn new(left: RingId, returns: u32) -> Self {
+        let since = Instant::now();
         Self {
             left,
-            since: Instant::now(),
+            settled: since + SETTLE * (1 << returns.min(SETTLE_DOUBLINGS_MAX)),
+            since,
             nobody_since: None,
         }
     }
@@ -62,9 +70,8 @@ impl Stranded {
         let late = "no ring could be formed in time; see: myzel status".to_owned();
         match state {
             State::Up(ring) if ring.is_whole() => {
-                let settled = self.since + SETTLE;
-                if ring.id == self.left && now < settled {
-                    return Err((settled, late));
+                if ring.id == self.left && now < self.settled {
+                    return Err((self.settled, late));
                 }
                 Ok(ring.clone())
             }

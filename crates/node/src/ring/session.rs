@@ -85,6 +85,7 @@ pub(crate) async fn run(course: Course, id: SessionId, session: Session, taker: 
         session,
         seat: Some(seat),
         stranded: None,
+        returns: 0,
         engine: FuturesUnordered::new(),
         begun: Instant::now(),
         lap: None,
@@ -135,6 +136,8 @@ struct Runner {
     seat: Option<Seat>,
     /// The search for another ring.
     stranded: Option<Stranded>,
+    /// How often the session came back to the ring that it is on.
+    returns: u32,
     /// Calls to the engine that are not answered.
     engine: FuturesUnordered<BoxFuture<'static, Event>>,
     begun: Instant,
@@ -167,7 +170,7 @@ impl Runner {
         warn!(%fault, "a request looks for another ring");
         self.seat = None;
         self.lap = None;
-        self.stranded = Some(Stranded::new(self.course.ring.id));
+        self.stranded = Some(Stranded::new(self.course.ring.id, self.returns));
     }
 
     /// Another ring was found, or will not be.
@@ -189,6 +192,11 @@ impl Runner {
             let why = "this node's own part of the model was loaded anew; ask again".to_owned();
             return Event::GiveUp { why };
         }
+        self.returns = if ring.id == self.course.ring.id {
+            self.returns + 1
+        } else {
+            0
+        };
         let name = SessionId(rand::random());
         let seat = Seat::take(&ring, name);
         info!(ring = %ring.id.short(), "a request goes on over another ring");

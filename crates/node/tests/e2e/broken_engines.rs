@@ -1,4 +1,5 @@
-//! Engine processes that die in the middle of an answer: an error, and then everything works again.
+//! Engine processes that die in the middle of an answer: one's own is an error, a stage's is waited for; and then everything
+//! works again.
 
 use crate::support::http::{Answer, Client, Refusal, greedy};
 use crate::support::models::slow;
@@ -78,14 +79,15 @@ async fn the_engines_of_a_ring() {
     refusal.says(&["engine here", "ask again"]);
     assert_eq!(answered_again(&client).await, expected);
 
+    let long = client.stream(greedy("hello", 400)).await.unwrap();
     for peer in [&b, &c] {
-        let refusal = killed_meanwhile(&client, peer).await;
-        assert_eq!(refusal.code, "peer_lost");
-        refusal.says(&[
-            &peer.id().short(),
-            &format!("{:?}", peer.status().name),
-            "ask again",
-        ]);
-        assert_eq!(answered_again(&client).await, expected);
+        let mut stream = client.open(greedy("hello", 400)).await.unwrap();
+        let begun = stream.texts(5).await;
+        let hosts = peer.engine_hosts();
+        assert_eq!(hosts.len(), 2, "the whole model, and the stage");
+        hosts.iter().for_each(|host| signal(*host, Signal::SIGKILL));
+        let rest = stream.answer().await.unwrap();
+        assert_eq!(begun + &rest.text, long.text);
+        assert!(hosts.iter().all(|host| !lives(*host)));
     }
 }
