@@ -6,6 +6,7 @@
 //! far it is; it loads them, compares contracts, calls the stage behind it, tells the coordinator, and then feeds a `swarm::stage` machine ([`serve`]). It ends when the
 //! coordinator closes the ring or is lost, and everything that it held goes with it: engine-host, caches, hops.
 
+mod refusal;
 mod serve;
 mod told;
 mod warm;
@@ -21,14 +22,12 @@ use crate::status::HostingStatus;
 use engine::{EngineError, Supervisor};
 use net::{HopReceiver, HopSender, IncomingHop, Links, Net};
 use proto::gguf::Header;
-use proto::host::{FailCode, KvType, Loaded, Part, Role, SESSIONS_MAX};
+use proto::host::{KvType, Loaded, Part, Role, SESSIONS_MAX};
 use proto::ids::{Hash, NodeId, RingId};
 use proto::member::Membership;
 use proto::model::{LAYERS_MAX, LayerRange};
-use proto::ring::{
-    Contract, DETAIL_BYTES_MAX, HopHello, LinkBody, OpenRing, RefusalCode, RingReady, RingRefused,
-    STAGES_MAX,
-};
+use proto::ring::{Contract, HopHello, LinkBody, OpenRing, RefusalCode, RingReady, STAGES_MAX};
+use refusal::{Refusal, refusal, refuse};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -297,52 +296,6 @@ impl Stages {
         }
         self.tasks.close();
         self.tasks.wait().await;
-    }
-}
-
-fn refuse(links: &Links, to: NodeId, ring: RingId, code: RefusalCode, detail: &str) {
-    let mut end = detail.len().min(DETAIL_BYTES_MAX);
-    while !detail.is_char_boundary(end) {
-        end -= 1;
-    }
-    let detail = detail[..end].to_owned();
-    // A coordinator whose link is lost has learnt of the end by that.
-    let _ = links.send(
-        to,
-        LinkBody::RingRefused(RingRefused {
-            ring,
-            code: Some(code),
-            detail,
-        }),
-    );
-}
-
-/// Why a stage is not hosted, or no longer.
-#[derive(Debug)]
-struct Refusal {
-    code: RefusalCode,
-    detail: String,
-}
-
-fn refusal(code: RefusalCode, detail: impl ToString) -> Refusal {
-    Refusal {
-        code,
-        detail: detail.to_string(),
-    }
-}
-
-impl From<EngineError> for Refusal {
-    fn from(error: EngineError) -> Self {
-        let code = match &error {
-            EngineError::Failed(failed) => match failed.code {
-                FailCode::NoRoom => RefusalCode::NoRoom,
-                FailCode::Unloadable | FailCode::Unsupported => RefusalCode::ModelUnusable,
-                FailCode::BadCall | FailCode::Compute => RefusalCode::EngineFailed,
-            },
-            EngineError::Quarantined(_) => RefusalCode::ModelUnusable,
-            _ => RefusalCode::EngineFailed,
-        };
-        refusal(code, error)
     }
 }
 
