@@ -12,6 +12,7 @@ use proto::member::Member;
 use proto::model::{LayerRange, WireType};
 use proto::ring::{CHUNK_ROWS, Contract, HopHello, LinkBody, OpenRing, RefusalCode, RingReady};
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use store::stages::StageRequest;
 use swarm::split::Split;
@@ -243,6 +244,7 @@ impl Work {
             links: self.plan.links.clone(),
             hop: tokio::sync::Mutex::new(sender),
             sessions: Mutex::default(),
+            outlived: AtomicBool::new(false),
             ended: CancellationToken::new(),
             broken: Mutex::default(),
         });

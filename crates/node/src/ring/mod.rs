@@ -38,6 +38,7 @@ use proto::ring::{
     SessionFailed,
 };
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store::stages::Stages as StageFiles;
@@ -267,6 +268,8 @@ pub struct Ring {
     /// The hop to the first stage, written by the sessions themselves: a task between would cost a wake-up a token.
     hop: tokio::sync::Mutex<HopSender>,
     sessions: Mutex<HashMap<SessionId, mpsc::Sender<Event>>>,
+    /// A session left, and wants another ring in place of this one.
+    outlived: AtomicBool,
     /// Fires when the ring is broken.
     ended: CancellationToken,
     /// The stage that was lost first, and why in words for people.
@@ -309,6 +312,16 @@ impl Ring {
     /// Whether no more than one request is under way.
     fn is_quiet(&self) -> bool {
         self.sessions().len() <= 1
+    }
+
+    /// A session is about to leave, and wants another ring; or it has come back.
+    fn outlive(&self, wants_another: bool) {
+        self.outlived.store(wants_another, Ordering::Release);
+    }
+
+    /// Whether some session goes on without this ring. Those that learn of its end first have left by now.
+    fn is_needed(&self) -> bool {
+        !self.sessions().is_empty() || self.outlived.load(Ordering::Acquire)
     }
 
     fn leave(&self, session: SessionId) {
@@ -429,7 +442,7 @@ impl Work {
                     self.loaded_by(&ring).await;
                     self.watch(&ring).await;
                     let broken = ring.broken();
-                    if broken.is_some() && !ring.sessions().is_empty() {
+                    if broken.is_some() && ring.is_needed() {
                         self.lost = Some(ring.layout.clone());
                     }
                     self.break_up(&ring);

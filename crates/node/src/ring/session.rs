@@ -168,6 +168,8 @@ impl Runner {
     /// The session left its ring.
     fn strand(&mut self, fault: &SessionFault) {
         warn!(%fault, "a request looks for another ring");
+        // Before it leaves: who sees no session any more sees this.
+        self.course.ring.outlive(true);
         self.seat = None;
         self.lap = None;
         self.stranded = Some(Stranded::new(self.course.ring.id, self.returns));
@@ -197,6 +199,7 @@ impl Runner {
         } else {
             0
         };
+        ring.outlive(false);
         let name = SessionId(rand::random());
         let seat = Seat::take(&ring, name);
         info!(ring = %ring.id.short(), "a request goes on over another ring");
