@@ -442,9 +442,7 @@ impl Work {
                     self.loaded_by(&ring).await;
                     self.watch(&ring).await;
                     let broken = ring.broken();
-                    if broken.is_some() && ring.is_needed() {
-                        self.lost = Some(ring.layout.clone());
-                    }
+                    self.outlived(&ring, broken.as_ref().map(|(stage, _)| *stage));
                     self.break_up(&ring);
                     why = broken.map(|(_, why)| Why::Lost(why));
                     if self.lost.is_some() {

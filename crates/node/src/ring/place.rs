@@ -118,6 +118,16 @@ impl Work {
         }
     }
 
+    /// A ring has ended for a stage; sessions that go on without it need another one, and not with that stage's host: that its
+    /// link is lost may be heard later.
+    pub(super) fn outlived(&mut self, ring: &Ring, stage: Option<u32>) {
+        let host = stage.and_then(|stage| ring.layout.hosts.get(stage as usize - 1));
+        if let Some(host) = host.filter(|_| ring.is_needed()) {
+            self.lost = Some(ring.layout.clone());
+            self.refused.insert(host.id, Instant::now());
+        }
+    }
+
     /// The ring that was lost, with others in place of whoever is gone: head and tail stay where the caches of requests
     /// are. Where nobody takes a place, those that are left share the layers between.
     fn mended(&self) -> Option<Layout> {
