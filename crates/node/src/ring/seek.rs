@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// How long nobody needs to be trying to form a ring until a request gives up: those who could take over are known at once.
-const NOBODY_MAX: Duration = Duration::from_secs(1);
+const NOBODY_MAX: Duration = Duration::from_millis(1_500);
 /// How long a request waits in any case.
 const SEEK_MAX: Duration = Duration::from_secs(120);
 /// Sessions can be lost and the ring be well: a stage's engine died, and starts again. That takes a while; or the ring is about
