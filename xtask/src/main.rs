@@ -10,6 +10,7 @@
 //! callers of every kind ask for a long time and ends with status 1 when anything is left of them.
 
 mod bench;
+mod kills;
 mod planner;
 mod rig;
 mod soak;
@@ -54,6 +55,10 @@ enum Command {
     ///
     /// Needs root, since it makes network namespaces. Ends with status 1 when a token takes longer than a ring may.
     TokenTime(token_time::Options),
+    /// Kill remote stages in the middle of replies, and see that the same replies go on; writes docs/kills.md.
+    ///
+    /// Needs root, since it makes network namespaces. Ends with status 1 when replies end, differ, or pause for too long.
+    Kills(kills::Options),
     /// Hold the planner against exhaustive search and against splitting by memory; writes docs/planner.md.
     Planner,
 }
@@ -63,6 +68,7 @@ fn main() -> ExitCode {
         Command::Tidy { root } => tidy_command(&root.unwrap_or_else(repository)),
         Command::Bench(options) => bench::run(&repository(), &options).map(|()| ExitCode::SUCCESS),
         Command::Soak(options) => soak::run(&repository(), &options).map(verdict),
+        Command::Kills(options) => kills::run(&repository(), &options).map(verdict),
         Command::Planner => planner::run(&repository()).map(verdict),
         Command::TokenTime(options) => token_time::run(&repository(), &options).map(verdict),
     };

@@ -54,7 +54,8 @@ impl Machine {
         let before = ticks(&file("/proc/stat")?).context("/proc/stat")?;
         started.pause(WATCH)?;
         let after = ticks(&file("/proc/stat")?).context("/proc/stat")?;
-        let changed = !command("git", &["status", "--porcelain"])?.is_empty();
+        // Pages and results of earlier runs change nothing that is measured.
+        let changed = !command("git", &["status", "--porcelain", "--", ":!docs"])?.is_empty();
         let revision = command("git", &["rev-parse", "--short=10", "HEAD"])?;
         Ok(Self {
             date: command("date", &["-u", "+%Y-%m-%d"])?,
@@ -71,8 +72,8 @@ impl Machine {
 }
 
 impl Machine {
-    /// How a page of figures opens: what was run, where, and whether it should count.
-    pub(crate) fn opening(&self, title: &str, command: &str, rounds: usize) -> String {
+    /// How a page of figures opens: what was run, where, how much of it, and whether it should count.
+    pub(crate) fn opening(&self, title: &str, command: &str, count: &str) -> String {
         let Self {
             date,
             cpu,
@@ -87,7 +88,7 @@ impl Machine {
         let mut text = format!(
             "# {title}\n\nWritten by `{command}`; do not edit by hand.\n\n\
              {date}, revision {revision}. {cpu}, {cores} cores, {:.1} GiB of memory, {system}, Linux {kernel}. \
-             {rounds} rounds.\n",
+             {count}.\n",
             *memory_bytes as f64 / MIB / 1024.0,
         );
         if *busy > BUSY_MAX {

@@ -80,7 +80,11 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
         )?);
     }
     let command = format!("cargo xtask token-time --rounds {}", options.rounds);
-    let opening = machine.opening("Token time", &command, options.rounds);
+    let opening = machine.opening(
+        "Token time",
+        &command,
+        &format!("{} rounds", options.rounds),
+    );
     let page = page::page(&opening, &figures, &forecasts);
     say(&page);
     let out = root.join(&options.out);

@@ -10,6 +10,7 @@ mod crowd;
 mod dialects;
 mod disk_full;
 mod ends;
+mod faults;
 mod model_commands;
 mod namespaces;
 mod newcomer;

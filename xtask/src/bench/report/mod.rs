@@ -35,11 +35,11 @@ pub(super) struct Facts<'a> {
 /// The whole page. A phase that was not run has no section.
 pub(super) fn page(facts: &Facts<'_>) -> String {
     let all = facts.figures;
-    let mut parts = vec![
-        facts
-            .machine
-            .opening("Benchmarks", facts.command, facts.rounds),
-    ];
+    let mut parts = vec![facts.machine.opening(
+        "Benchmarks",
+        facts.command,
+        &format!("{} rounds", facts.rounds),
+    )];
     let bars = all_bars(all);
     let mut add = |is: bool, title: &str, text: &str, table: String| {
         if is {

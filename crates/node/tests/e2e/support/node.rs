@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use node::status::Status;
 use proto::ids::NodeId;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ const BURIAL: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     dir: Arc<TempDir>,
+    /// The data directory, if it is not the temporary one.
+    data: Option<PathBuf>,
     args: Vec<String>,
     envs: Vec<(String, String)>,
     /// The network namespace to run in.
@@ -35,6 +37,7 @@ impl Setup {
         let dir = Arc::new(dir.expect("a temporary directory"));
         let setup = Self {
             dir,
+            data: None,
             args: Vec::new(),
             envs: Vec::new(),
             inside: None,
@@ -102,9 +105,20 @@ impl Setup {
         self
     }
 
+    /// Whether it is in this namespace.
+    pub(crate) fn is_inside(&self, namespace: &str) -> bool {
+        self.inside.as_deref() == Some(namespace)
+    }
+
+    /// With its data elsewhere than in a temporary directory.
+    pub(crate) fn data(mut self, dir: &Path) -> Self {
+        self.data = Some(dir.to_path_buf());
+        self
+    }
+
     /// The data directory.
     pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
+        self.data.as_deref().unwrap_or(self.dir.path())
     }
 
     /// `myzel --data-dir … args`, in the node's environment.
