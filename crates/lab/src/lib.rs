@@ -41,7 +41,8 @@
 //! It needs root, `/dev/net/tun`, iproute2, and for partitions nftables; [`World::new`] says what is missing. With `chrt`
 //! (util-linux) the links' thread is woken before all others, which keeps delays exact on a busy machine.
 //!
-//! What it cannot do: the wall clock of one process (a time namespace moves only the monotonic clock).
+//! What it cannot do: the wall clock of one process (a time namespace moves only the monotonic clock). The scenario that
+//! needs that puts a library of its own between process and clock.
 
 pub mod link;
 pub mod wait;

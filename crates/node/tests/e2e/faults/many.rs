@@ -77,7 +77,7 @@ fn pause(heard: &[Timed]) -> (Instant, Instant) {
 /// How many pieces came within a time.
 fn pieces(heard: &[Timed], (from, to): (Instant, Instant)) -> usize {
     let times = heard.iter().flat_map(|(_, times)| times);
-    times.filter(|at| (from..to).contains(at)).count()
+    times.filter(|at| (from..to).contains(*at)).count()
 }
 
 /// A node once more, which computes over a ring of one of these others.
@@ -107,7 +107,7 @@ fn of_fifty_answers_only_those_pay_for_a_lost_stage_that_go_through_it() {
     };
     on(&a, async || {
         let first = setup(&a).up().await;
-        let join = |machine| setup(machine).join(&first).up();
+        let join = async |machine| setup(machine).join(&first).up().await;
         let (second, [b, d, e]) = (
             join(&c).await,
             [join(&b).await, join(&d).await, join(&e).await],

@@ -14,12 +14,9 @@ mod zombies;
 use crate::support::http::Answer;
 use crate::support::models::slow;
 use crate::support::node::{Node, Setup};
-use crate::support::processes::signal;
 use lab::{Machine, World};
-use nix::sys::signal::Signal;
 use proto::ids::{NodeId, RingId};
 use serde_json::Value;
-use std::future::Future;
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -128,11 +125,4 @@ async fn linked(node: &Node, others: usize) {
         up.count() == others
     };
     node.status_when("it is linked with the others", up).await;
-}
-
-/// Kills all nodes of these numbers, at the same moment.
-fn kill_at_once(nodes: &[&Node]) {
-    nodes
-        .iter()
-        .for_each(|node| signal(node.pid, Signal::SIGKILL));
 }
