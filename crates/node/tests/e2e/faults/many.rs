@@ -19,8 +19,14 @@ const TOKENS: u32 = 80;
 /// Tokens of every answer that have come when a stage is lost.
 const BEFORE: usize = 5;
 
-/// An answer, with the time of each piece.
-type Timed = (String, Vec<Instant>);
+/// What has come of an answer.
+#[derive(Debug, Clone, Default)]
+struct Heard {
+    text: String,
+    /// When each piece came.
+    times: Vec<Instant>,
+    is_over: bool,
+}
 
 fn questions() -> impl Iterator<Item = serde_json::Value> {
     (0..EACH).map(|n| greedy(&format!("Call {n}."), TOKENS))
@@ -32,25 +38,28 @@ async fn undisturbed(client: &Client) -> Vec<String> {
 }
 
 /// Reads on, `pieces` of text or to the end.
-async fn read(stream: &mut Stream, (text, times): &mut Timed, pieces: usize) {
+async fn read(stream: &mut Stream, heard: &mut Heard, pieces: usize) {
     for _ in 0..pieces {
+        if heard.is_over {
+            return;
+        }
         match stream.next().await {
             Some(Event::Text(more)) => {
-                *text += &more;
-                times.push(Instant::now());
+                heard.text += &more;
+                heard.times.push(Instant::now());
             }
             Some(Event::Finish(_) | Event::Usage(_)) => {}
-            Some(Event::Done) => return,
-            other => panic!("after {} pieces of text came {other:?}", times.len()),
+            Some(Event::Done) => heard.is_over = true,
+            other => panic!("after {} pieces of text came {other:?}", heard.times.len()),
         }
     }
 }
 
 /// All questions at once over the ring of a node; all answers have begun when it waits, and `strike` comes then.
-async fn all(client: &Client, begun: &Barrier, strike: impl FnOnce()) -> Vec<Timed> {
+async fn all(client: &Client, begun: &Barrier, strike: impl FnOnce()) -> Vec<Heard> {
     let asks = questions().map(|question| async { client.open(question).await.unwrap() });
     let mut streams = join_all(asks).await;
-    let mut heard = vec![Timed::default(); EACH];
+    let mut heard = vec![Heard::default(); EACH];
     let pairs = streams.iter_mut().zip(&mut heard);
     join_all(pairs.map(|(stream, heard)| read(stream, heard, BEFORE))).await;
     begun.wait();
@@ -60,13 +69,13 @@ async fn all(client: &Client, begun: &Barrier, strike: impl FnOnce()) -> Vec<Tim
     heard
 }
 
-fn texts(heard: &[Timed]) -> Vec<String> {
-    heard.iter().map(|(text, _)| text.clone()).collect()
+fn texts(heard: &[Heard]) -> Vec<String> {
+    heard.iter().map(|one| one.text.clone()).collect()
 }
 
 /// The longest time in which no piece of any of these answers came.
-fn pause(heard: &[Timed]) -> (Instant, Instant) {
-    let mut times: Vec<Instant> = heard.iter().flat_map(|(_, times)| times.clone()).collect();
+fn pause(heard: &[Heard]) -> (Instant, Instant) {
+    let mut times: Vec<Instant> = heard.iter().flat_map(|one| one.times.clone()).collect();
     times.sort_unstable();
     let pauses = times.windows(2).map(|two| (two[0], two[1]));
     pauses
@@ -75,8 +84,8 @@ fn pause(heard: &[Timed]) -> (Instant, Instant) {
 }
 
 /// How many pieces came within a time.
-fn pieces(heard: &[Timed], (from, to): (Instant, Instant)) -> usize {
-    let times = heard.iter().flat_map(|(_, times)| times);
+fn pieces(heard: &[Heard], (from, to): (Instant, Instant)) -> usize {
+    let times = heard.iter().flat_map(|one| &one.times);
     times.filter(|at| (from..to).contains(*at)).count()
 }
 

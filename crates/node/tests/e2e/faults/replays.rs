@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Words of a prompt: rebuilding their rows takes a while.
-const WORDS: usize = 900;
+const WORDS: usize = 300;
 /// Tokens of an answer.
 const TOKENS: u32 = 200;
 
