@@ -12,6 +12,7 @@
 mod bench;
 mod kills;
 mod planner;
+mod promises;
 mod rig;
 mod soak;
 mod tidy;
@@ -61,6 +62,10 @@ enum Command {
     Kills(kills::Options),
     /// Hold the planner against exhaustive search and against splitting by memory; writes docs/planner.md.
     Planner,
+    /// Write PROMISES.md from docs/promises.toml and the results of the newest test run.
+    ///
+    /// Ends with status 1 when a row names a test that failed or did not run, or with --check when the page is another.
+    Promises(promises::Options),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +75,7 @@ fn main() -> ExitCode {
         Command::Soak(options) => soak::run(&repository(), &options).map(verdict),
         Command::Kills(options) => kills::run(&repository(), &options).map(verdict),
         Command::Planner => planner::run(&repository()).map(verdict),
+        Command::Promises(options) => promises::run(&repository(), &options).map(verdict),
         Command::TokenTime(options) => token_time::run(&repository(), &options).map(verdict),
     };
     done.unwrap_or_else(|error| {

@@ -26,6 +26,9 @@ const PREEMPTED_MAX: f64 = 50.0;
 /// How long after a lost or failed trial the next one is made, at first and at most.
 const TRIAL_AFTER_MIN: Duration = Duration::from_millis(250);
 const TRIAL_AFTER_MAX: Duration = Duration::from_secs(16);
+/// What is kept of that interval over a pause, where others run as before: an answer that begins beside them is not to
+/// begin with trials that fail. Not all of it, since who runs is seen for a moment only.
+const TRIAL_AFTER_KEPT_MAX: Duration = Duration::from_secs(2);
 /// Without a step for so long, who runs on the machine is asked anew.
 const PAUSE: Duration = Duration::from_millis(150);
 /// Whoever has just handed us work needs a moment to go to sleep, longer where many come at once: so often we look, with
@@ -155,9 +158,16 @@ impl Tuner {
 
     /// Begins anew with what is free.
     fn begin(&mut self, free: u32, now: Duration) {
+        let current = free.clamp(1, self.most);
+        let trial_after = if current < self.most {
+            self.trial_after.min(TRIAL_AFTER_KEPT_MAX)
+        } else {
+            TRIAL_AFTER_MIN
+        };
         *self = Self {
-            current: free.clamp(1, self.most),
-            next_trial: now + TRIAL_AFTER_MIN,
+            current,
+            trial_after,
+            next_trial: now + trial_after,
             ..Self::new(self.most)
         };
     }
@@ -315,6 +325,18 @@ mod tests {
         assert_eq!(world.tuner.current, 1);
         world.tuner.begin(9, world.now);
         assert_eq!(world.tuner.current, 4);
+    }
+
+    #[test]
+    fn answers_beside_others_do_not_each_begin_with_trials() {
+        let mut world = World::new(2, 1);
+        world.compute(Duration::from_secs(20));
+        world.tuner.begin(1, world.now);
+        let later = world.compute(Duration::from_secs(3))[2];
+        let first = World::new(2, 1).compute(Duration::from_secs(3))[2];
+        assert!(later < first, "{later} steps of trials, {first} at first");
+        world.tuner.begin(2, world.now);
+        assert_eq!(world.tuner.trial_after, TRIAL_AFTER_MIN, "nobody runs");
     }
 
     #[test]

@@ -25,6 +25,7 @@ fn check<T: Wire + PartialEq + Debug>(value: T, expected: &str) {
     let bytes = to_vec(&value);
     let got = format!("{} {}", Hash::of(&bytes).short(), bytes.len());
     assert_eq!(got, expected, "{}: {value:?}", T::WHAT);
+    is_a_seed(&bytes);
     assert_eq!(from_slice::<T>(&bytes).unwrap(), value);
     assert!(bytes.len() <= T::BYTES_MAX);
     for end in 0..bytes.len() {
@@ -40,6 +41,17 @@ fn check<T: Wire + PartialEq + Debug>(value: T, expected: &str) {
         from_slice::<T>(&longer),
         Err(DecodeError::Trailing { extra: 1, .. })
     ));
+}
+
+/// The fuzz target `wire` begins with every frozen encoding.
+fn is_a_seed(bytes: &[u8]) {
+    let name = format!("../../fuzz/corpus/wire/{}", Hash::of(bytes).short());
+    let path = specimen::crate_dir().join(name);
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let seed = std::fs::read(&path).unwrap_or_default();
+    assert_eq!(seed, bytes, "{}: run with BLESS=1", path.display());
 }
 
 fn member() -> Member {
