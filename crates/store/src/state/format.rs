@@ -43,20 +43,23 @@ pub(super) fn set_version(tx: &WriteTransaction, version: u32) -> Result<(), red
 ///
 /// [`StateError::TooNew`], [`StateError::Damaged`] when it does not say its format, or what a step failed with.
 pub(super) fn lift(state: &State, steps: &[Step]) -> Result<(), StateError> {
-    let damaged = |source: redb::Error| StateError::Damaged {
-        path: state.path.clone(),
-        source: Box::new(source),
+    let path = || state.path.clone();
+    let damaged = |source: Box<redb::Error>| StateError::Damaged {
+        path: path(),
+        source,
     };
     let read = |tx: &redb::ReadTransaction| -> Result<Option<u32>, redb::Error> {
         Ok(tx.open_table(FORMAT)?.get(VERSION)?.map(|v| v.value()))
     };
-    let tx = redb::ReadableDatabase::begin_read(&state.db).map_err(|e| damaged(e.into()))?;
-    let found = read(&tx).map_err(damaged)?.unwrap_or(0);
+    let found = state.read(read).map_err(|error| match error {
+        StateError::Failed { source, .. } => damaged(source),
+        error => error,
+    })?;
+    let found = found.unwrap_or(0);
     let known = newest(steps);
     if found == 0 {
-        return Err(damaged(redb::Error::Corrupted(
-            "it does not say its format".to_owned(),
-        )));
+        let why = "it does not say its format".to_owned();
+        return Err(damaged(Box::new(redb::Error::Corrupted(why))));
     }
     if found > known {
         return Err(StateError::TooNew {

@@ -1,7 +1,8 @@
 //! What a node must not forget: one redb file, every change durable before the call returns.
 //!
 //! Calls block for a disk write or less; async callers with a tight loop use a blocking thread. redb keeps its
-//! promises over a crash at any moment. A file that is damaged otherwise is reported and left alone.
+//! promises over a crash at any moment. A file that is damaged otherwise is reported and left alone. After a write that failed, as on
+//! a full disk, redb wants to be opened anew: that happens by itself with the first call that finds room again.
 
 mod deaths;
 mod format;
@@ -18,6 +19,8 @@ use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Tab
 use redb::{ReadTransaction, WriteTransaction};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The most members that are remembered.
@@ -28,6 +31,8 @@ pub const PATH_HASHES_MAX: u64 = 4096;
 const SETTLED: Duration = Duration::from_secs(2);
 /// Memory that redb may use for its pages, in bytes.
 const CACHE_BYTES: usize = 4 << 20;
+/// Room that must be there before a file whose writes failed is opened anew, in bytes: that writes, too.
+const ROOM_BYTES: usize = 256 << 10;
 
 const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
 const TICKETS: TableDefinition<'_, &[u8; 16], u32> = TableDefinition::new("tickets");
@@ -111,7 +116,10 @@ pub enum StateError {
 #[derive(Debug)]
 pub struct State {
     path: PathBuf,
-    db: Database,
+    /// None after a failure that opening anew has not mended.
+    db: RwLock<Option<Database>>,
+    /// The disk has failed under it.
+    has_failed: AtomicBool,
 }
 
 impl State {
@@ -137,12 +145,17 @@ impl State {
                 source: Box::new(other.into()),
             },
         })?;
-        let state = Self {
-            path: path.to_owned(),
-            db,
-        };
+        let state = Self::of(path, db);
         format::lift(&state, steps)?;
         Ok(state)
+    }
+
+    fn of(path: &Path, db: Database) -> Self {
+        Self {
+            path: path.to_owned(),
+            db: RwLock::new(Some(db)),
+            has_failed: AtomicBool::new(false),
+        }
     }
 
     /// Counts one more life of this node; the first is 1.
@@ -312,18 +325,54 @@ impl State {
         &self,
         work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StateError> {
-        let tx = self.db.begin_read().map_err(|e| self.failed(e.into()))?;
-        work(&tx).map_err(|e| self.failed(e))
+        self.with(|db| work(&db.begin_read()?))
     }
 
     fn write<T>(
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StateError> {
-        let tx = self.db.begin_write().map_err(|e| self.failed(e.into()))?;
-        let value = work(&tx).map_err(|e| self.failed(e))?;
-        tx.commit().map_err(|e| self.failed(e.into()))?;
-        Ok(value)
+        self.with(|db| {
+            let tx = db.begin_write()?;
+            let value = work(&tx)?;
+            tx.commit()?;
+            Ok(value)
+        })
+    }
+
+    /// Works with the database, opened anew if the disk has failed under it before.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, StateError> {
+        if self.has_failed.load(Ordering::Acquire) {
+            self.reopen()?;
+        }
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let done = db.as_ref().ok_or(redb::Error::PreviousIo).and_then(work);
+        if matches!(done, Err(redb::Error::Io(_) | redb::Error::PreviousIo)) {
+            self.has_failed.store(true, Ordering::Release);
+        }
+        done.map_err(|error| self.failed(error))
+    }
+
+    /// Opens the file anew, once there is room. Without, what is open stays so: it may still be read.
+    fn reopen(&self) -> Result<(), StateError> {
+        let room = durable::new_path(&self.path);
+        let is_room = std::fs::write(&room, vec![0; ROOM_BYTES]).is_ok();
+        // It may not have been written at all.
+        let _ = std::fs::remove_file(&room);
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        if !is_room || !self.has_failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // The file is locked until the former one is closed.
+        *db = None;
+        let opened = builder().open(&self.path);
+        *db = Some(opened.map_err(|error| self.failed(error.into()))?);
+        self.has_failed.store(false, Ordering::Release);
+        tracing::info!(path = %self.path.display(), "the disk is written again");
+        Ok(())
     }
 }
 
@@ -368,10 +417,7 @@ fn create(path: &Path, steps: &[Step]) -> Result<(), StateError> {
     };
     durable::create_dir(parent(path))?;
     let db = builder().create(&new).map_err(|e| failed(e.into()))?;
-    let state = State {
-        path: path.to_owned(),
-        db,
-    };
+    let state = State::of(path, db);
     let made = state.write(|tx| {
         format::set_version(tx, format::newest(steps))?;
         tx.open_table(COUNTERS)?;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use store::DiskFull;
 use store::blocks::{Blocks, BlocksError};
 use store::models::{Models, ModelsConfig, PullError};
+use store::state::{State, StateError};
 
 /// When a test that waits gives up, so that a fault ends it instead of hanging it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -174,6 +175,42 @@ async fn a_disk_that_fills_up_during_a_download() {
     let starts = server.starts();
     assert!(starts.len() == 1 && starts[0] > 0, "it went on: {starts:?}");
     assert_eq!(files(&disk.store()), files_of(&[&file]));
+}
+
+#[test]
+fn state_on_a_disk_that_was_full_is_kept_again_when_there_is_room() {
+    if !in_own_mounts("state_on_a_disk_that_was_full_is_kept_again_when_there_is_room") {
+        return;
+    }
+    let disk = SmallDisk::mount(8192);
+    let path = disk.dir.path().join("state.redb");
+    let state = State::open(&path).unwrap();
+    assert_eq!(state.next_incarnation().unwrap(), 1);
+    let ballast = disk.dir.path().join("ballast");
+    fill(&ballast);
+    let mut kept = 1;
+    // What redb had room for before is used up first.
+    let error = loop {
+        match state.next_incarnation() {
+            Ok(next) => kept = next,
+            Err(error) => break error,
+        }
+        assert!(kept < 10_000, "the disk is full and everything is kept");
+    };
+    assert!(matches!(error, StateError::Failed { .. }), "{error}");
+    for _ in 0..3 {
+        assert!(state.next_incarnation().is_err(), "there is no room yet");
+    }
+    std::fs::remove_file(&ballast).unwrap();
+    // The one that failed may have reached the disk or not.
+    let next = state.next_incarnation().unwrap();
+    assert!((kept + 1..=kept + 2).contains(&next), "{next} after {kept}");
+    assert_eq!(state.next_incarnation().unwrap(), next + 1);
+    drop(state);
+    let again = State::open(&path).unwrap();
+    assert_eq!(again.next_incarnation().unwrap(), next + 2);
+    let names = std::fs::read_dir(disk.dir.path()).unwrap();
+    assert_eq!(names.count(), 1, "nothing is left beside it");
 }
 
 #[tokio::test]
