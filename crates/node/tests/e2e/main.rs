@@ -16,6 +16,7 @@ mod namespaces;
 mod newcomer;
 mod one_node;
 mod openai_client;
+mod partial;
 mod planned;
 mod quarantine;
 mod ring;
