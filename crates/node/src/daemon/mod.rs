@@ -18,6 +18,7 @@ use crate::rooms::Rooms;
 use crate::roster::Roster;
 use crate::stage::Stages;
 use crate::status::{Answers, ModelStatus, RingStatus};
+use crate::streams::Streams;
 use crate::tickets::TicketRequest;
 use anyhow::{Context, bail};
 use api::{Backend, ChatMessage, Conversation, GenerateEvent, GenerateRequest, Prompt};
@@ -72,6 +73,8 @@ pub struct Node {
     pub output_layers: u32,
     /// What answers.
     pub requests: Arc<Requests>,
+    /// Its streams on disk, unless its owner wants none.
+    pub streams: Option<Streams>,
     /// What it hosts for others.
     pub stages: Stages,
     /// Models that are handed on and fetched.

@@ -17,9 +17,10 @@ use crate::rooms::Rooms;
 use crate::scales::Scales;
 use crate::stage::header;
 use crate::status::ModelStatus;
+use crate::streams::Streams;
 use crate::{config, control, quarantine, spare, standing};
 use anyhow::{Context, bail};
-use api::ApiConfig;
+use api::{ApiConfig, Journals};
 use engine::{EngineError, Launch, Ward};
 use net::{BindError, Net, NetConfig, Standing};
 use proto::gguf::{Header, cuttable};
@@ -327,6 +328,10 @@ impl Parts {
         let ring = self.coordinator(&course, goal);
         self.wires.enter(&self.model, ring.clone()).await;
         let requests = self.requests(course.home, ring);
+        let streams = match settings.journal.unwrap_or(true) {
+            true => Some(Streams::new(self.ground.data.journals()?)),
+            false => None,
+        };
         let output_layers = placement::output_layers(&self.header);
         let (wires, ground, model) = (self.wires, self.ground, self.model);
         let (content, tasks) = (wires.content, wires.tasks);
@@ -338,6 +343,7 @@ impl Parts {
             links: wires.links,
             standing: ground.standing,
             requests: Arc::new(requests),
+            streams,
             stages: wires.stages,
             content: content.clone(),
             roster: wires.roster,
@@ -510,6 +516,10 @@ fn open_api(
     let config = ApiConfig {
         allowed_hosts: settings.allow_host.clone(),
         keys: config::keys(settings.keys.as_deref(), &token)?,
+        journals: node
+            .streams
+            .clone()
+            .map(|streams| Arc::new(streams) as Arc<dyn Journals>),
         shutdown: stop.clone(),
         ..ApiConfig::default()
     };
