@@ -15,3 +15,4 @@ mod ollama;
 mod refusals;
 mod responses;
 mod server;
+mod streams;

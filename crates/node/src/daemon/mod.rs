@@ -19,6 +19,7 @@ use crate::rooms::Rooms;
 use crate::roster::Roster;
 use crate::stage::Stages;
 use crate::status::{Answers, ModelStatus, RingStatus};
+use crate::streams::Streams;
 use crate::tickets::TicketRequest;
 use anyhow::{Context, bail};
 use api::{Backend, ChatMessage, Conversation, GenerateEvent, GenerateRequest, Prompt};
@@ -75,6 +76,8 @@ pub struct Node {
     pub output_layers: u32,
     /// What answers.
     pub requests: Arc<Requests>,
+    /// Its streams on disk, unless its owner wants none.
+    pub streams: Option<Streams>,
     /// What it hosts for others.
     pub stages: Stages,
     /// Models that are handed on and fetched.

@@ -17,9 +17,10 @@ use crate::rooms::Rooms;
 use crate::scales::Scales;
 use crate::stage::header;
 use crate::status::ModelStatus;
+use crate::streams::Streams;
 use crate::{config, control, quarantine, spare, standing};
 use anyhow::{Context, bail};
-use api::ApiConfig;
+use api::{ApiConfig, Journals};
 use engine::{EngineError, Launch};
 use net::{BindError, Net, NetConfig, Standing};
 use proto::gguf::{Header, cuttable};
@@ -330,6 +331,10 @@ impl Parts {
         let whole = self.outline.is_none().then(|| self.model.clone());
         self.wires.enter(whole.as_ref(), ring.clone()).await;
         let requests = self.requests(course.home, ring);
+        let streams = match settings.journal.unwrap_or(true) {
+            true => Some(Streams::new(self.ground.data.journals()?)),
+            false => None,
+        };
         let output_layers = placement::output_layers(&self.header);
         let (wires, ground, model) = (self.wires, self.ground, self.model);
         let (content, tasks) = (wires.content, wires.tasks);
@@ -342,6 +347,7 @@ impl Parts {
             links: wires.links,
             standing: ground.standing,
             requests: Arc::new(requests),
+            streams,
             stages: wires.stages,
             content: content.clone(),
             roster: wires.roster,
@@ -462,6 +468,10 @@ fn open_api(
     let config = ApiConfig {
         allowed_hosts: settings.allow_host.clone(),
         keys: config::keys(settings.keys.as_deref(), &token)?,
+        journals: node
+            .streams
+            .clone()
+            .map(|streams| Arc::new(streams) as Arc<dyn Journals>),
         shutdown: stop.clone(),
         ..ApiConfig::default()
     };

@@ -245,6 +245,7 @@ pub(super) fn steer() -> Steer {
         frequency_penalty: 0.0,
         logprobs: None,
         show_control: false,
+        drawn: Vec::new(),
     }
 }
 
