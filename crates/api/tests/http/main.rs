@@ -7,6 +7,7 @@
 
 mod answers;
 mod anthropic;
+mod bodies;
 mod chat;
 mod completions;
 mod doors;
