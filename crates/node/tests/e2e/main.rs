@@ -22,6 +22,7 @@ mod quarantine;
 mod ring;
 mod rooms;
 mod sandbox;
+mod streams;
 mod support;
 mod takeover;
 mod tickets;
