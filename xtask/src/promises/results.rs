@@ -99,7 +99,9 @@ fn name(tag: &BytesStart<'_>) -> Result<String> {
     let name = tag
         .try_get_attribute("name")?
         .context("a test or suite without a name")?;
-    Ok(name.normalized_value(quick_xml::XmlVersion::Implicit1_0)?.into_owned())
+    Ok(name
+        .normalized_value(quick_xml::XmlVersion::Implicit1_0)?
+        .into_owned())
 }
 
 #[cfg(test)]
