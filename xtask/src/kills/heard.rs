@@ -1,7 +1,7 @@
 //! A streamed reply as its client heard it: every token with its bytes and its probability, and when it came.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -100,6 +100,16 @@ impl Heard {
         self.error.is_none() && !self.finish.is_empty()
     }
 
+    /// The longest time without a token from `at` on; `None` where none came any more.
+    pub(super) fn pause(&self, at: Instant) -> Option<Duration> {
+        let later = self.tokens.iter().map(|(_, time)| *time);
+        let mut before = at;
+        let later = later.filter(|time| *time > at);
+        later
+            .map(|time| time - std::mem::replace(&mut before, time))
+            .max()
+    }
+
     /// How this differs from `expected`, an undisturbed reply to the same question, of which it may be the beginning;
     /// `None` when every byte and every probability is the same and the text is what the bytes say.
     pub(super) fn differs(&self, expected: &Self, tokens_max: u32) -> Option<String> {
@@ -147,7 +157,6 @@ fn token(score: &Value) -> Result<Token> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use std::time::Duration;
 
     /// A reply of these tokens, one every 10 ms.
     pub(in crate::kills) fn heard(tokens: &[&str]) -> Heard {

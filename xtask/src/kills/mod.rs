@@ -3,8 +3,10 @@
 //! Every kill is drawn from a seed of its own ([`draw`]): which ring, whose node, when, under which question. Kills are taken in the order
 //! of their rings, so that nodes stay between them ([`nodes`]) and only who was killed starts again. A node beside the ring, with
 //! the whole model, says what the undisturbed reply is ([`heard`]). What came of a kill is a line of a file ([`record`]); a campaign that
-//! was interrupted goes on where it was. [`page`] turns the lines into a page with a verdict.
+//! was interrupted goes on where it was. [`page`] turns the lines into a page with a verdict. With `--crowd` many replies are
+//! asked for at once ([`crowd`]).
 
+mod crowd;
 mod draw;
 mod heard;
 mod nodes;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::builder::RangedU64ValueParser;
 
+use self::crowd::Crowd;
 use self::draw::{Kill, Kind, Question, Shape};
 use self::heard::Heard;
 use self::nodes::{Alone, Nodes, When};
@@ -31,6 +34,8 @@ use crate::rig::{product, say};
 const PAGE: &str = "docs/kills.md";
 /// The file of results, below the repository.
 const RESULTS: &str = "docs/kills.jsonl";
+/// The page of many replies at once, below the repository.
+const PAGE_CROWD: &str = "docs/kills-crowd.md";
 /// Kills of a campaign, and of a sample of it.
 const KILLS: u32 = 1_000;
 const KILLS_SAMPLE: u32 = 10;
@@ -58,6 +63,9 @@ pub(crate) struct Options {
     /// Write nothing, and hold no times against their bars, as in ./test
     #[arg(long)]
     sample: bool,
+    /// Kill N times in the midst of 50 replies at once, half of them over another ring; writes docs/kills-crowd.md
+    #[arg(long, value_name = "N", conflicts_with_all = ["kills", "seed", "only_seed", "sample"], value_parser = RangedU64ValueParser::<u32>::new().range(1..=KILLS_MAX))]
+    crowd: Option<u32>,
     /// Where results are kept, below the repository unless absolute; what is there already is not killed again
     #[arg(long, value_name = "FILE", default_value = RESULTS)]
     results: PathBuf,
@@ -113,6 +121,9 @@ impl Options {
 pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
     let started = Started::new()?;
     let myzel = product::binary(&started, root, options.myzel.as_deref())?;
+    if let Some(rounds) = options.crowd {
+        return crowded(&started, root, &myzel, rounds);
+    }
     let model = product::model(&started, &myzel)?;
     let model = model.to_str().context("the model's path is text")?;
     let machine = Machine::read(&started, root)?;
@@ -160,6 +171,19 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
     Ok(figures.go_on() && (!options.writes() || figures.are_quick()))
 }
 
+/// Kills in the midst of many replies, and writes their page.
+fn crowded(started: &Started, root: &Path, myzel: &Path, rounds: u32) -> Result<bool> {
+    let machine = Machine::read(started, root)?;
+    let figures = Crowd::start(started, myzel)?.rounds(started, rounds)?;
+    let command = format!("cargo xtask kills --crowd {rounds}");
+    let count = format!("{rounds} kills, {} replies at once", 2 * crowd::EACH);
+    let page = figures.page(&machine.opening("Kills in a crowd", &command, &count));
+    say(&page);
+    let out = root.join(PAGE_CROWD);
+    std::fs::write(&out, page).with_context(|| format!("cannot write {}", out.display()))?;
+    Ok(figures.are_good())
+}
+
 /// A kill in a line.
 fn words(record: &Record) -> String {
     let Record {
@@ -186,7 +210,7 @@ fn words(record: &Record) -> String {
         ),
     };
     format!(
-        "seed {seed}, stage {victim} of {}{spare}, {}, token {after} of {tokens}: gap {gap_ms:.0} ms, {how}; {voids} void; {:?}",
+        "seed {seed}, stage {victim} of {}{spare}, {}, token {after} of {tokens}: gap {gap_ms:.0} ms, {how}; {voids} void; {}",
         shape.stages,
         kind.words(),
         record.told,

@@ -157,8 +157,8 @@ impl Nodes {
         };
         let after = self.coordinator.status()?;
         let process = self.hosts[victim].node.process();
-        let is_gone = killed.is_some()
-            && wait::until(WHOLE_MAX, "it is gone", || Ok(process.ended()?)).is_ok();
+        let is_gone =
+            killed.is_some() && wait::until(WHOLE_MAX, "it is gone", || process.ended()).is_ok();
         Ok(Struck {
             heard,
             killed,

@@ -75,7 +75,7 @@ impl Figures {
 }
 
 /// The least value that this share of all does not exceed (nearest rank); 0 of none.
-fn quantile(values: &[f64], share: f64) -> f64 {
+pub(super) fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (share * sorted.len() as f64).ceil() as usize;
@@ -83,7 +83,7 @@ fn quantile(values: &[f64], share: f64) -> f64 {
 }
 
 /// Rounded down: what is not all never reads as all.
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     format!("{:.1} %", (share * 1_000.0).floor() / 10.0)
 }
 

@@ -1,5 +1,6 @@
 //! What is kept of a kill: one line of JSON.
 
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
@@ -29,6 +30,32 @@ pub(super) struct Told {
     pub(super) rows_recomputed: Option<u64>,
     /// Bytes that were sent once more.
     pub(super) bytes_resent: Option<u64>,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = [
+            ("detected", self.detected_ms),
+            ("formed", self.formed_ms),
+            ("resumed", self.resumed_ms),
+        ];
+        for (name, ms) in ms {
+            if let Some(ms) = ms {
+                write!(f, "{name} {ms:.0} ms ")?;
+            }
+        }
+        let counts = [
+            ("replayed", self.rows_replayed),
+            ("recomputed", self.rows_recomputed),
+            ("bytes", self.bytes_resent),
+        ];
+        for (name, count) in counts {
+            if let Some(count) = count {
+                write!(f, "{name} {count} ")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A kill that struck.

@@ -2,15 +2,19 @@
 
 use super::{Ring, on, world};
 use crate::support::http::{Answer, Event, Stream, greedy};
-use crate::support::processes::lives;
+use crate::support::processes::{lives, signal};
 use crate::support::wait::eventually;
+use lab::Starved;
+use nix::sys::signal::Signal;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Words of a prompt: rebuilding their rows takes a while.
-const WORDS: usize = 300;
+const WORDS: usize = 700;
 /// Tokens of an answer.
 const TOKENS: u32 = 200;
+/// What those that may take over have of a core, so that rebuilding takes longer than finding out who does.
+const SHARE: f64 = 0.3;
 
 /// Reads to the end, and notes when each piece came.
 async fn rest(stream: &mut Stream, times: &AtomicUsize) -> (String, Vec<Instant>) {
@@ -33,12 +37,15 @@ async fn rest(stream: &mut Stream, times: &AtomicUsize) -> (String, Vec<Instant>
 fn who_took_over_dies_while_it_rebuilds_and_the_answer_goes_on() {
     let (_world, [a, b, c, d]) = world(21, ["a", "b", "c", "d"]);
     on(&a, async || {
-        let mut ring = Ring::form(&[&a, &b, &c, &d], 1, 1).await;
+        let machines = [&a, &b, &c, &d];
+        let mut ring = Ring::with(&machines, 1, |setup| setup.arg("--context", "4096")).await;
         let question = greedy(&"river ".repeat(WORDS), TOKENS);
         let expected: Answer = ring.undisturbed(&question).await;
         let mut stream = ring.a().client().open(question).await.unwrap();
         let begun = stream.texts(10).await;
         let first = ring.stages()[0];
+        let slow = (1..4).filter(|at| *at != first);
+        let starved: Vec<Starved> = slow.map(|at| machines[at].starve(SHARE).unwrap()).collect();
         ring.nodes[first].kill9();
         let heard = AtomicUsize::new(0);
         let strike = async {
@@ -51,10 +58,7 @@ fn who_took_over_dies_while_it_rebuilds_and_the_answer_goes_on() {
             .await;
             // What was drawn before the first one's end may still have come.
             let before = heard.load(Ordering::Relaxed);
-            crate::support::processes::signal(
-                ring.nodes[second].pid,
-                nix::sys::signal::Signal::SIGKILL,
-            );
+            signal(ring.nodes[second].pid, Signal::SIGKILL);
             (second, before, Instant::now())
         };
         let ((text, times), (second, before, struck)) =
@@ -62,6 +66,8 @@ fn who_took_over_dies_while_it_rebuilds_and_the_answer_goes_on() {
         assert_eq!(begun + &text, expected.text);
         let since = times.iter().filter(|at| **at > struck).count();
         assert_eq!(before + since, times.len());
+        let held_back: u64 = starved.iter().map(|one| one.held_back().unwrap()).sum();
+        assert!(held_back > 0, "nobody was slow");
         assert!(
             before <= 2,
             "{before} pieces had come: it had rebuilt all when it was killed"
