@@ -132,7 +132,7 @@ async fn a_client_that_goes_away_frees_its_place_and_comes_back_to_the_rest() {
     let join = |name| Setup::new(name).model(&model).exact().join(&a);
     let _hosts = (join("bo").up().await, join("cy").up().await);
     a.ring_up().await;
-    let question = seeded("hello", 5, 600);
+    let question = greedy("hello", 600);
     let expected = a.client().ask(question.clone()).await.unwrap();
     let mut stream = a.client().open(question).await.unwrap();
     let name = stream.name.clone().unwrap();
