@@ -6,6 +6,7 @@ pub use conversation::{ChatMessage, Conversation, Message, Role, Schema, ToolCal
 
 use crate::fault::Fault;
 use crate::metrics::Family;
+use proto::journal::AnswerPlan;
 use std::future::Future;
 use tokio::sync::mpsc;
 
@@ -179,6 +180,17 @@ pub struct GenerateRequest {
     /// How many of the most probable tokens are wanted beside each token, with the logarithms of their probabilities;
     /// `Some(0)` is the token's own alone.
     pub logprobs: Option<u32>,
+    /// An earlier answer to this very request that is to go on; its plan counts, and not what it was made of.
+    pub resume: Option<Box<Resume>>,
+}
+
+/// An answer that goes on where it was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resume {
+    /// [`Generation::plan`] of the answer.
+    pub plan: AnswerPlan,
+    /// The tokens that it has.
+    pub drawn: Vec<i32>,
 }
 
 /// What an answer follows.
@@ -236,6 +248,8 @@ pub struct Generation {
     pub syntax: Option<String>,
     /// Texts at which the template wants the answer to end; not part of it.
     pub stops: Vec<String>,
+    /// All that fixes the answer, for [`Resume`]; `None` where it cannot go on after a break.
+    pub plan: Option<Box<AnswerPlan>>,
     /// Tokens, then one [`GenerateEvent::Finished`] or [`GenerateEvent::Failed`]. The channel's capacity is how far the
     /// backend may run ahead of a slow client.
     pub events: mpsc::Receiver<GenerateEvent>,

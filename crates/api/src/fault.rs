@@ -110,6 +110,34 @@ impl Fault {
         .about("model")
     }
 
+    /// No stream to resume: 404 `stream_not_found`.
+    #[must_use]
+    pub fn stream_not_found() -> Self {
+        let message = "there is no such stream for this key: it never was one, it has been read to its end, its client was away for too \
+                       long, or its journal is gone (see the node's log); ask again from the beginning";
+        Self::new(
+            StatusCode::NOT_FOUND,
+            INVALID_REQUEST,
+            "stream_not_found",
+            message.to_owned(),
+        )
+    }
+
+    /// A stream that somebody else has resumed: 409 `stream_taken`.
+    #[must_use]
+    pub fn stream_taken() -> Self {
+        let message = "the stream was resumed by another client and goes on there";
+        let status = StatusCode::CONFLICT;
+        Self::new(status, INVALID_REQUEST, "stream_taken", message.to_owned())
+    }
+
+    /// A stream that this node cannot go on with as it now is: 409 `stream_stale`. The message says what has changed.
+    #[must_use]
+    pub fn stream_stale(message: impl Into<String>) -> Self {
+        let status = StatusCode::CONFLICT;
+        Self::new(status, INVALID_REQUEST, "stream_stale", message.into())
+    }
+
     /// No route: 404 `unknown_url`.
     #[must_use]
     pub fn unknown_url(method: impl Display, path: &str) -> Self {
@@ -343,6 +371,9 @@ mod tests {
                 "schema_violation",
                 None,
             ),
+            (Fault::stream_not_found(), 404, "stream_not_found", None),
+            (Fault::stream_taken(), 409, "stream_taken", None),
+            (Fault::stream_stale("it has"), 409, "stream_stale", None),
             (Fault::unauthorized(), 401, "invalid_api_key", None),
         ] {
             let json = serde_json::to_value(fault.body()).unwrap();

@@ -21,6 +21,7 @@
 //! | `openai`, `responses`, `anthropic`, `ollama` | the dialects: a reader into `Ask`, and an exact writer of steps |
 //! | [`text`] | token bytes to text: split characters, stop strings |
 //! | [`metrics`], `openapi` | `GET /metrics`, `GET /openapi.json` |
+//! | `journal`, `streams` | streams that can be resumed: what the node keeps of them, and `GET /v1/streams/{id}` |
 //! | `access`, `host_check`, `places` | keys; pages of other sites; how many may ask at once |
 //! | [`router`], [`serve`] | routes, and the server with its limits |
 //!
@@ -41,6 +42,10 @@
 //! [`WRITE_STALL_MAX`]. A stop string drops the receiver in the same way. When [`ApiConfig::shutdown`] fires, answers
 //! end with the error `shutting_down`, idle connections close, and whatever is left after [`SHUTDOWN_GRACE`] is cut.
 //!
+//! **Streams that outlive their clients.** What happens in a streamed answer is in its journal before any of it is sent, and what is sent
+//! follows from the journal alone. So a client that comes back, to this process or a later one, gets what it has not had and no
+//! byte twice: the journal is replayed through the same code, and the backend goes on behind it (`answer::tape`).
+//!
 //! **Errors in a stream.** Before the first event an error has its HTTP status; the headers are held back for at most
 //! one keep-alive interval for that. Later it comes as the dialect's own event or line, and nothing follows it; in
 //! OpenAI's as `data: {"error": {…}}` *without* `data: [DONE]`: the official clients raise an error at that event.
@@ -57,6 +62,7 @@ mod clock;
 mod crowd;
 pub mod fault;
 mod host_check;
+mod journal;
 pub mod metrics;
 mod ollama;
 mod openai;
@@ -66,12 +72,14 @@ mod responses;
 mod routes;
 mod server;
 mod stall;
+mod streams;
 pub mod text;
 mod wire;
 
 pub use access::Keys;
 pub use backend::*;
 pub use fault::Fault;
+pub use journal::{Journal, Journals, KeptStream, Lost};
 pub use metrics::{Family, FamilyKind};
 pub use routes::router;
 pub use server::serve;
@@ -80,6 +88,7 @@ pub use wire::sampling::{
     CHOICES_MAX, LOGIT_BIAS_MAX, STOP_BYTES_MAX, STOPS_MAX, TOP_LOGPROBS_MAX,
 };
 
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -120,6 +129,8 @@ pub struct ApiConfig {
     pub requests_max: usize,
     /// Connections at once; a further one is answered with 503.
     pub connections_max: usize,
+    /// What keeps streams so that they can be resumed; `None` keeps none.
+    pub journals: Option<Arc<dyn Journals>>,
     /// Ends everything.
     pub shutdown: CancellationToken,
 }
@@ -132,6 +143,7 @@ impl Default for ApiConfig {
             keep_alive: KEEP_ALIVE,
             requests_max: REQUESTS_MAX,
             connections_max: CONNECTIONS_MAX,
+            journals: None,
             shutdown: CancellationToken::new(),
         }
     }

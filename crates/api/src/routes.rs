@@ -7,7 +7,9 @@ use crate::metrics::{self, Tally};
 use crate::openai::{chat, completions, embeddings, models, tokens};
 use crate::places::{Place, Places};
 use crate::wire::required_model;
-use crate::{ApiConfig, BODY_WAIT_MAX, access, anthropic, body, ollama, openapi, responses};
+use crate::{
+    ApiConfig, BODY_WAIT_MAX, access, anthropic, body, ollama, openapi, responses, streams,
+};
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -45,6 +47,7 @@ fn routes<B: Backend>() -> Vec<Route<B>> {
         ("POST", "/v1/embeddings", post(embeddings::embeddings::<B>)),
         ("POST", "/v1/responses", post(responses::create::<B>)),
         ("POST", "/v1/messages", post(anthropic::messages::<B>)),
+        ("GET", "/v1/streams/{id}", get(streams::resume::<B>)),
         (
             "POST",
             "/v1/messages/count_tokens",

@@ -108,6 +108,8 @@ pub const INCOMING_HOPS_MAX: usize = 16;
 pub const HOPS_MAX: usize = 128;
 /// Members in one message; several messages tell of more.
 pub const MEMBERS_PER_MESSAGE: usize = 64;
+/// How long the other side may wait until it confirms a lone packet, in milliseconds.
+pub const ACK_DELAY_MS: u64 = 5;
 /// QUIC closes a connection on which nothing arrives for this long, in milliseconds. Links notice much earlier.
 pub const IDLE_MS: u32 = 10_000;
 /// QUIC sends something on a connection at least this often, in milliseconds.

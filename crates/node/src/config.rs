@@ -105,6 +105,18 @@ pub struct Settings {
         value_parser = clap::builder::BoolishValueParser::new()
     )]
     pub allow_unsandboxed: Option<bool>,
+    /// Keep streamed answers on disk while they are under way, sealed, so that clients can resume them when they or this node have been
+    /// away; --journal=false keeps nothing [default: true]
+    #[arg(
+        long,
+        env = "MYZEL_JOURNAL",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub journal: Option<bool>,
     /// Find members on the local network, and be found there (mDNS); --lan=false switches it off [default: true]
     #[arg(
         long,
@@ -350,6 +362,7 @@ impl Settings {
             rope_scale: self.rope_scale.or(other.rope_scale),
             threads: self.threads.or(other.threads),
             allow_unsandboxed: self.allow_unsandboxed.or(other.allow_unsandboxed),
+            journal: self.journal.or(other.journal),
             lan: self.lan.or(other.lan),
             dht: self.dht.or(other.dht),
             dht_bootstrap: list(self.dht_bootstrap, other.dht_bootstrap),

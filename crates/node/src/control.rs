@@ -6,6 +6,7 @@
 use crate::daemon::Node;
 use crate::plan::{PlanRequest, known};
 use crate::status::{NodeStatus, OfferStatus, Rates, Status};
+use crate::streams::Streams;
 use crate::tickets::TicketRequest;
 use crate::{quarantine, sandbox};
 use anyhow::{Context, bail};
@@ -223,6 +224,7 @@ impl Node {
             ring: self.ring_status(),
             hosting: self.stages.status(),
             sandbox,
+            journal: self.streams.as_ref().map(Streams::status),
             quarantine: quarantine::status(self.ward.quarantined()),
             handed_on: self.content.handed_on(),
             fetches: self.content.fetches(),

@@ -6,6 +6,8 @@ use proto::model::Catalogue;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::data_dir::{DataDir, DirLock};
+use store::journal::{JournalError, Journals, Limits};
+use store::keys::Secret;
 use store::models::{Models, ModelsConfig};
 use store::sources::{Hub, Pip};
 use store::state::State;
@@ -21,6 +23,8 @@ pub struct Data {
     pub models: Models,
     /// The node's key.
     pub key: NodeKey,
+    /// What the journals of streams are sealed by.
+    secret: Secret,
     _lock: DirLock,
 }
 
@@ -39,7 +43,8 @@ impl Data {
     pub fn open(root: &Path, catalogue: Option<&Path>) -> anyhow::Result<Self> {
         let dir = DataDir::open(root)?;
         let lock = dir.lock()?;
-        let key = NodeKey::from_bytes(store::keys::load_or_create(&dir.node_key(), random)?.0);
+        let secret = store::keys::load_or_create(&dir.node_key(), random)?;
+        let key = NodeKey::from_bytes(secret.0);
         let state = Arc::new(State::open(&dir.state())?);
         let models = models(&dir, catalogue, Some(state.clone()))?;
         Ok(Self {
@@ -47,8 +52,18 @@ impl Data {
             state,
             models,
             key,
+            secret,
             _lock: lock,
         })
+    }
+
+    /// The journals of streamed answers.
+    ///
+    /// # Errors
+    ///
+    /// When their directory cannot be used.
+    pub fn journals(&self) -> Result<Journals, JournalError> {
+        Journals::open(&self.dir.streams(), &self.secret, Limits::default())
     }
 }
 

@@ -186,6 +186,7 @@ impl Herald {
     async fn held(&mut self, node: &Node) -> Vec<Held> {
         let (models, content) = (node.data.models.clone(), node.content.clone());
         let own = (node.model.blake3, node.model_path.clone());
+        let own = node.outline.is_none().then_some(own);
         let mut layers = std::mem::take(&mut self.layers);
         let read = tokio::task::spawn_blocking(move || {
             let held = on_disk(&models, &content, own, &mut layers);
@@ -201,13 +202,13 @@ impl Herald {
 fn on_disk(
     models: &Models,
     content: &Content,
-    own: (Hash, PathBuf),
+    own: Option<(Hash, PathBuf)>,
     layers: &mut BTreeMap<Hash, Option<u32>>,
 ) -> Vec<Held> {
     let stored = models.list().models.into_iter();
     let stored = stored.map(|stored| (stored.record.blake3, stored.path));
     let mut all: BTreeMap<Hash, _> = stored.collect();
-    all.insert(own.0, own.1);
+    all.extend(own);
     let mut held = Vec::new();
     for (model, path) in all.into_iter().take(AD_HELD_MAX) {
         let read = || {

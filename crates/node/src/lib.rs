@@ -19,6 +19,7 @@
 //! | [`dispatch`] | one task that reads what links and hops bring, and hands it on |
 //! | [`requests`] | prompt, limits, and the path of one answer |
 //! | [`home`] | the whole model on this machine |
+//! | [`streams`] | journals of streamed answers, by which they outlive clients and this node |
 //! | [`roster`], [`gossip`](mod@gossip), [`herald`] | the members of the commons, how they hear of each other, and what this node tells of itself |
 //! | [`placement`], [`plan`](mod@plan), [`scales`], [`memory`] | what a model needs, who could give it, and what the planner makes of that |
 //! | [`content`] | models handed on to other members, block by block, and fetched from them |
@@ -59,4 +60,5 @@ pub mod spare;
 pub mod stage;
 pub mod standing;
 pub mod status;
+pub mod streams;
 pub mod tickets;

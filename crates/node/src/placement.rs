@@ -13,11 +13,11 @@ use proto::gguf::{Header, Tensor};
 use proto::host::{Memory, Role};
 use proto::ids::{Hash, NodeId};
 use proto::model::LayerRange;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use store::models::{Model, Models};
 use store::stages::{Hollow, StageError, StageRequest, Stages};
-use swarm::members::{Ask, Event, Seen};
+use swarm::members::{Ask, Event, Seen, WhyNot};
 use swarm::plan::{
     CANDIDATES_MAX, Candidate, Delays, Goal, Plan, PlanError, Question, Shape, plan,
 };
@@ -27,7 +27,7 @@ pub const HOP_MS: f64 = 0.65;
 /// What a layer takes here as long as nobody knows anything better, in microseconds.
 const LAYER_US_ASSUMED: u64 = 2_000;
 /// The fewest layers of a model that can be measured as stages.
-const LAYERS_MIN: u32 = 4;
+pub const LAYERS_MIN: u32 = 4;
 
 /// Why the needs of a model are not known.
 #[derive(Debug, thiserror::Error)]
@@ -205,16 +205,24 @@ impl Placement {
     ///
     /// [`PlanError`], with the numbers, and all other members.
     pub fn choose(&self, able: impl Fn(&NodeId) -> bool) -> Result<Chosen, (PlanError, Vec<Seen>)> {
+        self.choose_beside(&BTreeMap::new(), able)
+    }
+
+    /// As [`Self::choose`], while these hold so many layers for this node: for a ring in place of theirs that memory is
+    /// free, though they do not offer it.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn choose_beside(
+        &self,
+        hosts: &BTreeMap<NodeId, u32>,
+        able: impl Fn(&NodeId) -> bool,
+    ) -> Result<Chosen, (PlanError, Vec<Seen>)> {
         let build = self.roster.offered().build;
         let ask = ask((self.room, &self.shape), self.model.blake3, &build);
         let seen = self.roster.view(&ask);
-        let usable = |seen: &&Seen| !seen.why_not.is_some_and(|why| why.bars()) && able(&seen.node);
-        let others: Vec<Candidate> = seen
-            .iter()
-            .filter(usable)
-            .take(CANDIDATES_MAX)
-            .map(candidate)
-            .collect();
+        let others = candidates(&seen, (&self.shape, hosts), able);
         let home = self.home();
         let delays = Delays::new(others.len(), |from, to| self.delay_ms(&others, from, to));
         let question = Question {
@@ -320,6 +328,44 @@ fn ask<'a>((room, shape): (Room, &Shape), model: Hash, build: &'a str) -> Ask<'a
     }
 }
 
+/// Those that may be asked, at most [`CANDIDATES_MAX`]: of more, those that promise most.
+fn candidates(
+    seen: &[Seen],
+    (shape, hosts): (&Shape, &BTreeMap<NodeId, u32>),
+    able: impl Fn(&NodeId) -> bool,
+) -> Vec<Candidate> {
+    let holds = |node: &NodeId| {
+        let layers = hosts.get(node).copied();
+        let bytes = |layers: u32| shape.layer_bytes.saturating_mul(layers.into());
+        layers.map_or(0, |layers| bytes(layers).saturating_add(shape.engine_bytes))
+    };
+    let bars = |seen: &Seen| match seen.why_not {
+        // It has the memory already.
+        Some(WhyNot::TooLittleMemory { .. }) => !hosts.contains_key(&seen.node),
+        Some(why) => why.bars(),
+        None => false,
+    };
+    let usable = seen.iter().filter(|seen| !bars(seen) && able(&seen.node));
+    let mut usable: Vec<&Seen> = usable.collect();
+    if usable.len() > CANDIDATES_MAX {
+        usable.sort_by_key(|seen| {
+            (
+                seen.layer_us.value.saturating_add(seen.rtt_us.value),
+                seen.node,
+            )
+        });
+        usable.truncate(CANDIDATES_MAX);
+    }
+    let candidate = |seen: &Seen| {
+        let memory_bytes = seen.memory_bytes.saturating_add(holds(&seen.node));
+        Candidate {
+            memory_bytes,
+            ..candidate(seen)
+        }
+    };
+    usable.into_iter().map(candidate).collect()
+}
+
 fn candidate(seen: &Seen) -> Candidate {
     Candidate {
         id: seen.node,
@@ -333,6 +379,7 @@ fn candidate(seen: &Seen) -> Candidate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use swarm::members::{Estimate, Reach, Source};
 
     #[test]
     fn only_members_with_the_same_engine_are_asked_for() {
@@ -345,5 +392,68 @@ mod tests {
         };
         let ask = ask((Room::Square, &shape), Hash([1; 32]), "b1");
         assert_eq!((ask.layer_bytes, ask.build), (12, Some("b1")));
+    }
+
+    fn seen(n: u16, memory_bytes: u64, layer_us: u64, why_not: Option<WhyNot>) -> Seen {
+        let [a, b] = n.to_be_bytes();
+        let mut key = [0; 32];
+        (key[0], key[1]) = (a, b);
+        let known = |value| Estimate {
+            value,
+            source: Source::Measured,
+        };
+        Seen {
+            node: NodeId(key),
+            name: String::new(),
+            incarnation: 1,
+            addrs: Vec::new(),
+            relays: Vec::new(),
+            relayed: false,
+            memory_bytes,
+            layer_us: known(layer_us),
+            rtt_us: known(1_000),
+            bytes_per_s: None,
+            on_disk: Vec::new(),
+            whole: false,
+            reach: Reach::Linked,
+            age_ms: 0,
+            why_not,
+        }
+    }
+
+    const SHAPE: Shape = Shape {
+        layers: 8,
+        layer_bytes: 100,
+        ends_bytes: 0,
+        engine_bytes: 10,
+        output_layers: 1.0,
+    };
+
+    #[test]
+    fn what_hosts_hold_for_us_is_free_for_another_ring_of_ours() {
+        let full = Some(WhyNot::TooLittleMemory {
+            memory_bytes: 5,
+            needed_bytes: 110,
+        });
+        let all = [
+            seen(1, 5, 1, full),
+            seen(2, 7, 1, full),
+            seen(3, 900, 1, None),
+            seen(4, 900, 1, Some(WhyNot::Suspect)),
+        ];
+        let hosts = [(all[0].node, 3), (all[2].node, 1), (all[3].node, 1)].into();
+        let found = candidates(&all, (&SHAPE, &hosts), |_| true);
+        let found: Vec<_> = found.iter().map(|one| (one.id, one.memory_bytes)).collect();
+        assert_eq!(found, [(all[0].node, 315), (all[2].node, 1_010)]);
+    }
+
+    #[test]
+    fn of_too_many_those_that_promise_most_are_weighed() {
+        let all: Vec<Seen> = (0..CANDIDATES_MAX as u16 + 3)
+            .map(|n| seen(n, 900, if n < 3 { 9_000 } else { 100 }, None))
+            .collect();
+        let found = candidates(&all, (&SHAPE, &BTreeMap::new()), |_| true);
+        assert_eq!(found.len(), CANDIDATES_MAX);
+        assert!(found.iter().all(|one| one.layer_ms < 1.0));
     }
 }

@@ -291,6 +291,12 @@ impl Roster {
         lock(&self.inner.machine).view(ask, self.now())
     }
 
+    /// Members of whom no bytes are taken at the moment.
+    #[must_use]
+    pub fn doubted(&self) -> BTreeSet<NodeId> {
+        lock(&self.inner.machine).doubted(self.now())
+    }
+
     /// Between two members, there and back.
     #[must_use]
     pub fn rtt_us(&self, a: NodeId, b: NodeId) -> Estimate {

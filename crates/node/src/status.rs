@@ -35,6 +35,8 @@ pub struct Status {
     pub hosting: Vec<HostingStatus>,
     /// How far the engine is locked up.
     pub sandbox: SandboxStatus,
+    /// The journals of streamed answers; `None` where the owner wants none.
+    pub journal: Option<JournalStatus>,
     /// Models that are not tried any more.
     pub quarantine: Vec<QuarantineStatus>,
     /// Models that other members can have from here, or parts of them.
@@ -159,6 +161,19 @@ pub struct QuarantineStatus {
     pub since_s: u64,
     /// Why, with the next step.
     pub why: String,
+}
+
+/// Journals of streamed answers, by which they can be resumed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalStatus {
+    /// Answers that have one now.
+    pub streams: usize,
+    /// Bytes of all of them on disk.
+    pub bytes: u64,
+    /// Answers since the start that went on without one.
+    pub without: u64,
+    /// Why the newest of those did.
+    pub why: Option<String>,
 }
 
 /// Another member.

@@ -113,6 +113,11 @@ id!(
     ShareScope,
     16
 );
+id!(
+    /// A streamed answer that can be resumed; chosen at random by its coordinator, and known to its client alone.
+    StreamId,
+    16
+);
 
 impl Hash {
     /// Hashes `bytes` with BLAKE3.

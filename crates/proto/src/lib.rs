@@ -20,6 +20,7 @@
 //! | [`host`] | the pipe between a node and its engine-host |
 //! | [`model`] | catalogue entries, model facts, layer ranges, numerics modes |
 //! | [`disk`] | what the store writes beside the models |
+//! | [`journal`] | what the store keeps of streamed answers, so that they outlive clients and nodes |
 //! | [`gguf`] | a strict reader of GGUF files, and the cut of one into stages |
 //!
 //! *Invariant:* changing an encoding breaks `tests/golden.rs`, on purpose.
@@ -31,6 +32,7 @@ pub mod disk;
 pub mod gguf;
 pub mod host;
 pub mod ids;
+pub mod journal;
 pub mod manifest;
 pub mod member;
 pub mod model;

@@ -7,10 +7,15 @@ use proto::ad::{Ad, Held, Lost, Measured, Room, SignedAd, Speed, Standing};
 use proto::close::CloseCode;
 use proto::codec::{DecodeError, Wire, from_slice, to_vec};
 use proto::disk::PathHash;
-use proto::ids::{CommonsId, Hash, NodeId, RingId, SessionId};
+use proto::host::{Grammar, Logprobs, Probable};
+use proto::ids::{CommonsId, Hash, NodeId, RingId, SessionId, StreamId};
+use proto::journal::{
+    AnswerPlan, Sealed, StreamBatch, StreamDialect, StreamEvent, StreamFinish, StreamStart,
+    StreamToken,
+};
 use proto::manifest::{AskModel, Block, BlockKind, Contents, Manifest, ModelAnswer};
 use proto::member::{Hello, JoinRefusal, Member, Membership, Vouch, Welcome, Whereabouts};
-use proto::model::{LayerRange, Numerics, WireType};
+use proto::model::{LayerRange, Numerics, Sampling, WireType};
 use proto::packet::{self, PREFIX_BYTES, Prefix};
 use proto::ring::{
     Ack, Contract, EpochAnswer, Heartbeat, Hop, HopBody, HopHello, HopWelcome, Link, LinkBody,
@@ -518,4 +523,62 @@ fn models_by_content() {
         },
         "1d3041fc05 3",
     );
+}
+
+#[test]
+fn journals_of_streams() {
+    let stream = StreamId([1; 16]);
+    let sealed = Sealed {
+        stream,
+        number: 7,
+        nonce: [2; 12],
+        sealed: vec![3; 20],
+        salt: None,
+    };
+    let frame = Hash::of(&sealed.frame()).short();
+    assert_eq!((frame.as_str(), sealed.frame().len()), ("9bb8fca337", 69));
+    check(sealed.clone(), "0d65084e2f 57");
+    let salt = Some([4; 32]);
+    check(Sealed { salt, ..sealed }, "61c2523d23 92");
+    let plan = AnswerPlan {
+        model: Hash([5; 32]),
+        fingerprint: "f".into(),
+        numerics: Numerics::Exact,
+        grid_rows: 256,
+        prompt: vec![1, -2, 70_000],
+        grammar: Some(Grammar::Json),
+        syntax: Some("s".into()),
+        stops: vec!["end".into()],
+        sampling: Sampling::GREEDY,
+        tokens_max: 9,
+    };
+    let start = StreamStart {
+        begun_s: 1_790_000_000,
+        owner: Hash([6; 32]),
+        dialect: StreamDialect::Chat,
+        body: b"{}".to_vec(),
+        room: Some(Room::Circle),
+        name: [8; 16],
+        choices: vec![plan],
+    };
+    check(start, "cd67abafa6 163");
+    let logprobs = Logprobs {
+        drawn: -0.5,
+        top: vec![Probable {
+            token: 4,
+            piece: b"a".to_vec(),
+            logprob: -0.5,
+        }],
+    };
+    let token = StreamToken {
+        id: 4,
+        piece: b"a".to_vec(),
+        logprobs: Some(Box::new(logprobs)),
+        reused: 2,
+    };
+    let events = vec![
+        StreamEvent::Token(token),
+        StreamEvent::Finished(StreamFinish::Stop),
+    ];
+    check(StreamBatch { choice: 1, events }, "c7a811133b 44");
 }

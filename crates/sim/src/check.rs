@@ -7,7 +7,8 @@ use proto::ad::AD_SKEW_S;
 use proto::ids::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use swarm::members::limits::{
-    HOST_UNLINKED_MAX, LINKS_KEPT_MAX, MEASURED_MAX, MEMBERS_MAX, SHUNNED_MAX, TOMBS_MAX,
+    FALSE_KEPT_MAX, HOST_UNLINKED_MAX, LINKS_KEPT_MAX, MEASURED_MAX, MEMBERS_MAX, SHUNNED_MAX,
+    TOMBS_MAX,
 };
 use swarm::members::{Change, Gone, Members};
 
@@ -78,6 +79,7 @@ impl World {
             && sizes.links <= LINKS_KEPT_MAX
             && sizes.tombs <= TOMBS_MAX
             && sizes.shunned <= SHUNNED_MAX
+            && sizes.false_bytes <= FALSE_KEPT_MAX
             && sizes.measured <= MEASURED_MAX;
         if !holds {
             self.fault(format!("{peer:?} is out of bounds: {sizes:?}"));

@@ -78,6 +78,12 @@ impl DataDir {
         self.root.join("state.redb")
     }
 
+    /// The journals of its streamed answers, for [`crate::journal::Journals`].
+    #[must_use]
+    pub fn streams(&self) -> PathBuf {
+        self.root.join("streams")
+    }
+
     /// Its node's key, for [`crate::keys`].
     #[must_use]
     pub fn node_key(&self) -> PathBuf {

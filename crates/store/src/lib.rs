@@ -20,9 +20,12 @@
 //! [`blocks`] holds parts of models under their content, fetched from peers, and serves what is here to them.
 //! Files of other data directories (the user's default store) can be shared read-only.
 //!
+//! [`journal`] keeps streamed answers while they are under way, sealed, so that they outlive clients and the node.
+//!
 //! Who owns what: every call works in the task of its caller; hashing, copying and unpacking run on tokio's blocking
-//! threads and stop when their caller is dropped ([`blocking`]); pip runs as a child that dies with the call. There is
-//! no background task, so nothing needs an end.
+//! threads and stop when their caller is dropped ([`blocking`]); pip runs as a child that dies with the call. One
+//! thread of [`journal`] runs for as long as somebody has a handle; what it was told to keep is durable before it says so, so
+//! that nothing needs an orderly end.
 //!
 //! *Invariants:* no file is overwritten because it could not be read, but for what was counted and can be counted again
 //! (`models/*.memory`). No error is a bare number: each names its file,
@@ -31,6 +34,7 @@
 pub mod blocks;
 pub mod catalogue;
 pub mod data_dir;
+pub mod journal;
 pub mod keys;
 pub mod models;
 pub mod progress;

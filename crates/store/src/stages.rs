@@ -79,7 +79,7 @@ pub enum StageError {
     Cancelled,
 }
 
-/// The header of a stage's file, with a hole where its tensors would be; removed when dropped.
+/// The header of a stage's or a model's file, with a hole where its tensors would be; removed when dropped.
 #[derive(Debug)]
 pub struct Hollow(Unfinished);
 
@@ -160,11 +160,36 @@ impl Stages {
     }
 
     fn hollow_blocking(&self, request: &StageRequest) -> Result<Hollow, StageError> {
-        static MADE: AtomicU64 = AtomicU64::new(0);
         let (_, header) = open_source(&request.source)?;
         let plan = plan(&header, request.role, request.layers)?;
+        self.hollow_file(&request.file_name(), &plan.header, plan.bytes)
+    }
+
+    /// A whole model's file of which only the header is there: enough to plan and to weigh with, and nothing to compute
+    /// with. Hardly any of the disk is used.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError`].
+    pub async fn hollow_model(&self, model: ModelBlocks) -> Result<Hollow, StageError> {
+        let stages = self.clone();
+        blocking(move |_| {
+            let contents = model.contents();
+            let head = usize::try_from(model.header().data_offset().min(contents.bytes));
+            let mut head = vec![0; head.expect("a header that was read fits into memory")];
+            let name = format!("{}-model", contents.root);
+            let read = model.read_exact_at(&mut head, 0)?;
+            read.map_err(FileError::of("read the header of", &stages.dir.join(&name)))?;
+            stages.hollow_file(&name, &head, contents.bytes)
+        })
+        .await
+    }
+
+    /// A file that begins with these bytes, and is a hole from there to its end.
+    fn hollow_file(&self, name: &str, head: &[u8], bytes: u64) -> Result<Hollow, StageError> {
+        static MADE: AtomicU64 = AtomicU64::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}.{number}{HOLLOW_SUFFIX}", request.file_name());
+        let name = format!("{name}.{number}{HOLLOW_SUFFIX}");
         let hollow = Hollow(Unfinished(self.dir.join(name)));
         let path = hollow.path();
         let mut options = OpenOptions::new();
@@ -174,8 +199,8 @@ impl Stages {
             .mode(PRIVATE)
             .open(path);
         let mut file = file.map_err(FileError::of("create", path))?;
-        file.write_all(&plan.header)
-            .and_then(|()| file.set_len(plan.bytes))
+        file.write_all(head)
+            .and_then(|()| file.set_len(bytes))
             .map_err(FileError::of("write", path))?;
         Ok(hollow)
     }

@@ -4,28 +4,30 @@
 //! ([`Answer::whole`]); who asked for a stream has each written as it comes (`stream`). Everything is pulled: no step
 //! is made before the client's connection can take more.
 
+mod begin;
 mod reading;
 mod reply;
 mod schema;
 mod stream;
+mod tape;
 
 pub(crate) use schema::{Checker, valid as valid_schema};
 pub(crate) use stream::{Dialect, Frames, Framing, respond, streamed_response};
+pub(crate) use tape::Marks;
 
-use crate::backend::{
-    Backend, Caller, GenerateRequest, Generation, Message, Prompt, Room, ToolCall,
-};
-use crate::clock;
+use crate::backend::{Caller, GenerateRequest, Message, Prompt, Room, ToolCall};
 use crate::fault::Fault;
 use crate::metrics::Tally;
 use crate::places::Place;
-use crate::routes::App;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::{BoxStream, SelectAll};
-use reply::Reply;
+use proto::ids::Hash;
+use proto::journal::StreamDialect;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+use tape::{Tape, Unit};
 use tokio_util::sync::CancellationToken;
 
 /// What a dialect asks for.
@@ -65,7 +67,18 @@ pub(crate) struct Answer {
     usage: Usage,
     shutdown: CancellationToken,
     tally: Arc<Tally>,
+    /// Its journal, if it has one.
+    tape: Option<Arc<Tape>>,
+    /// Ends when somebody else has resumed it.
+    taken: BoxFuture<'static, ()>,
     _places: Vec<Place>,
+}
+
+/// A request as it came, for the journal of its answer.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) dialect: StreamDialect,
+    pub(crate) body: Vec<u8>,
 }
 
 /// What is the same all through an answer.
@@ -77,7 +90,7 @@ pub(crate) struct Heading {
     pub(crate) created: u64,
     /// The model that answers.
     pub(crate) model: String,
-    /// [`Generation::fingerprint`].
+    /// [`crate::Generation::fingerprint`].
     pub(crate) fingerprint: Option<String>,
     /// Tokens of all prompts.
     pub(crate) prompt_tokens: u32,
@@ -113,6 +126,14 @@ struct Notes {
     reasoning: AtomicU32,
 }
 
+/// A random number that is always the same at its place in an answer.
+pub(crate) fn name(answer: u128, what: &str, place: [usize; 2]) -> u128 {
+    let place = place.map(|at| (at as u64).to_le_bytes()).concat();
+    let hash = Hash::of(&[&answer.to_le_bytes()[..], what.as_bytes(), &place].concat());
+    let (first, _) = hash.0.split_first_chunk().expect("a hash is longer");
+    u128::from_le_bytes(*first)
+}
+
 /// A step of one choice.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Event {
@@ -122,6 +143,8 @@ pub(crate) struct Event {
     pub(crate) step: Step,
     /// How probable its tokens were, if that was asked for.
     pub(crate) scores: Vec<Score>,
+    /// Where it comes from, if that is journalled.
+    unit: Option<Unit>,
 }
 
 /// What comes next in an answer.
@@ -186,81 +209,6 @@ pub(crate) struct Choice {
     pub(crate) scores: Vec<Score>,
 }
 
-impl<B: Backend> App<B> {
-    /// Begins an answer: every choice takes a place, and all are asked for before the first is read.
-    pub(crate) async fn ask(&self, entry: Entry, ask: Ask) -> Result<Answer, Fault> {
-        let answer = self.until_shutdown(self.begin(entry, ask)).await;
-        if let Err(fault) = &answer {
-            tracing::debug!(code = fault.code, "an answer was refused");
-            self.tally.refused();
-        }
-        answer
-    }
-
-    async fn begin(&self, entry: Entry, ask: Ask) -> Result<Answer, Fault> {
-        let asked = Instant::now();
-        let mut places = vec![entry.place];
-        let checker = ask.checker.map(Arc::new);
-        let mut heading = None::<Heading>;
-        let (mut steps, notes) = (SelectAll::new(), Arc::<Notes>::default());
-        let mut choice = 0;
-        for prompt in ask.prompts {
-            for nth in 0..ask.choices {
-                if choice > 0 {
-                    places.push(self.place(&entry.caller)?);
-                }
-                let request = GenerateRequest {
-                    caller: entry.caller.clone(),
-                    room: entry.room,
-                    prompt: prompt.clone(),
-                    seed: ask.generate.seed.map(|seed| seed.wrapping_add(nth.into())),
-                    ..ask.generate.clone()
-                };
-                let generation = self.backend.generate(request).await?;
-                let heading = heading.get_or_insert_with(|| Heading::new(&generation));
-                if nth == 0 {
-                    heading.prompt_tokens += generation.prompt_tokens;
-                }
-                let backend = Arc::clone(&self.backend);
-                let (checker, notes) = (checker.clone(), Arc::clone(&notes));
-                let reply = Reply::new(backend, generation, &ask.stops, checker, notes);
-                steps.push(reply.watched(ask.stream).counts(nth == 0).steps(choice));
-                choice += 1;
-            }
-        }
-        let mut heading = heading.expect("an ask has a prompt");
-        heading.choices = choice;
-        self.tally.began(heading.prompt_tokens);
-        Ok(Answer {
-            usage: Usage {
-                prompt: heading.prompt_tokens,
-                ..Usage::default()
-            },
-            asked,
-            notes,
-            heading,
-            steps,
-            early: None,
-            shutdown: self.config.shutdown.clone(),
-            tally: Arc::clone(&self.tally),
-            _places: places,
-        })
-    }
-}
-
-impl Heading {
-    fn new(generation: &Generation) -> Self {
-        Self {
-            id: rand::random(),
-            created: clock::now_s(),
-            model: generation.model.clone(),
-            fingerprint: generation.fingerprint.clone(),
-            prompt_tokens: 0,
-            choices: 0,
-        }
-    }
-}
-
 impl Notes {
     /// Notes the first token of a choice.
     fn token(&self, reused: u32) {
@@ -297,6 +245,7 @@ impl Answer {
         let event = tokio::select! {
             biased;
             () = self.shutdown.cancelled() => Err(Fault::shutting_down()),
+            () = &mut self.taken => Err(Fault::stream_taken()),
             event = self.steps.next() => event?,
         };
         match &event {
@@ -315,6 +264,7 @@ impl Answer {
                 tracing::debug!(code = fault.code, "an answer failed");
                 self.tally.failed();
                 self.steps.clear();
+                self.taken = Box::pin(std::future::pending());
             }
         }
         Some(event)

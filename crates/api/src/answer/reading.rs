@@ -4,7 +4,7 @@
 //! `<tool_call>`. So steps only ever append. Where the new view does not continue what was said, nothing is said until
 //! one does.
 
-use super::Step;
+use super::{Step, name};
 use crate::backend::{Message, ToolCall};
 use crate::fault::Fault;
 use serde_json::Value;
@@ -13,9 +13,19 @@ use serde_json::Value;
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     said: Message,
+    /// What names of calls are made of where the model gives none: the answer's number, and the choice.
+    seed: (u128, usize),
 }
 
 impl Reading {
+    /// Of a choice of an answer.
+    pub(super) fn new(answer: u128, choice: usize) -> Self {
+        Self {
+            said: Message::default(),
+            seed: (answer, choice),
+        }
+    }
+
     /// Whether a tool call has begun.
     pub(super) fn called(&self) -> bool {
         !self.said.tool_calls.is_empty()
@@ -43,7 +53,7 @@ impl Reading {
                 if call.arguments.is_empty() && index + 1 == now.tool_calls.len() {
                     break;
                 }
-                steps.push(begin(&mut said.tool_calls, call));
+                steps.push(begin(&mut said.tool_calls, call, self.seed));
             }
             let begun = &mut said.tool_calls[index];
             if begun.name == call.name {
@@ -86,12 +96,12 @@ fn append(said: &mut String, now: &str) -> Option<String> {
     (!more.is_empty()).then(|| more.to_owned())
 }
 
-fn begin(calls: &mut Vec<ToolCall>, call: &ToolCall) -> Step {
+fn begin(calls: &mut Vec<ToolCall>, call: &ToolCall, (answer, choice): (u128, usize)) -> Step {
+    let index = calls.len();
     let id = match call.id.as_str() {
-        "" => format!("call_{:032x}", rand::random::<u128>()),
+        "" => format!("call_{:032x}", name(answer, "call", [choice, index])),
         id => id.to_owned(),
     };
-    let index = calls.len();
     calls.push(ToolCall {
         id: id.clone(),
         name: call.name.clone(),

@@ -2,6 +2,7 @@
 
 use super::reading::Reading;
 use super::schema::Checker;
+use super::tape::{Tape, Unit};
 use super::{Event, Notes, Reason, Score, Step};
 use crate::backend::{Backend, Finish, GenerateEvent, Generation, TokenLogprobs};
 use crate::fault::Fault;
@@ -12,11 +13,48 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
+/// The most events of a choice that are taken at once.
+const BATCH_EVENTS_MAX: usize = 256;
+
+/// Where the events of a choice come from.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// What the backend says; `None` where it has nothing more to say.
+    pub(super) events: Option<mpsc::Receiver<GenerateEvent>>,
+    /// [`Generation::syntax`].
+    pub(super) syntax: Option<String>,
+    /// [`Generation::stops`].
+    pub(super) stops: Vec<String>,
+    /// What the journal has of it, as it was taken then.
+    pub(super) past: VecDeque<Vec<GenerateEvent>>,
+}
+
+impl From<Generation> for Source {
+    fn from(generation: Generation) -> Self {
+        Self {
+            events: Some(generation.events),
+            syntax: generation.syntax,
+            stops: generation.stops,
+            past: VecDeque::new(),
+        }
+    }
+}
+
 /// A choice that is being read. Dropping it cancels the generation.
 pub(super) struct Reply<B> {
     backend: Arc<B>,
     /// `None` when the choice is over; the backend sees that at once.
     events: Option<mpsc::Receiver<GenerateEvent>>,
+    /// What comes before them, from the journal.
+    past: VecDeque<Vec<GenerateEvent>>,
+    over: bool,
+    /// What ends it when everything before it was said.
+    fault: Option<Fault>,
+    choice: usize,
+    /// Where events are journalled before anything comes of them.
+    tape: Option<Arc<Tape>>,
+    /// Events that were taken so far.
+    taken: u64,
     text: TextStream,
     /// The caller's among the stop strings of `text`.
     stops: Vec<String>,
@@ -36,25 +74,34 @@ pub(super) struct Reply<B> {
     /// Whether this choice is the one that counts for its prompt.
     counts: bool,
     scores: Scores,
-    ready: VecDeque<(Step, Vec<Score>)>,
+    ready: VecDeque<Ready>,
 }
+
+/// A step, how probable its tokens were, and where it comes from.
+type Ready = (Step, Vec<Score>, Option<Unit>);
 
 impl<B: Backend> Reply<B> {
     pub(super) fn new(
         backend: Arc<B>,
-        generation: Generation,
+        source: Source,
         stops: &[String],
         checker: Option<Arc<Checker>>,
         notes: Arc<Notes>,
     ) -> Self {
-        let all = stops.iter().chain(&generation.stops).cloned().collect();
-        let whole_needed = generation.syntax.is_some() || checker.is_some();
+        let all = stops.iter().chain(&source.stops).cloned().collect();
+        let whole_needed = source.syntax.is_some() || checker.is_some();
         Self {
             backend,
-            events: Some(generation.events),
+            events: source.events,
+            past: source.past,
+            over: false,
+            fault: None,
+            choice: 0,
+            tape: None,
+            taken: 0,
             text: TextStream::new(all),
             stops: stops.to_vec(),
-            syntax: generation.syntax,
+            syntax: source.syntax,
             gathered: whole_needed.then(String::new),
             reading: Reading::default(),
             checker,
@@ -66,6 +113,17 @@ impl<B: Backend> Reply<B> {
             counts: false,
             scores: Scores::default(),
             ready: VecDeque::new(),
+        }
+    }
+
+    /// Which choice of which answer it is, and where it is journalled.
+    pub(super) fn of(self, answer: u128, choice: usize, tape: Option<Arc<Tape>>) -> Self {
+        let reading = Reading::new(answer, choice);
+        Self {
+            reading,
+            choice,
+            tape,
+            ..self
         }
     }
 
@@ -82,11 +140,12 @@ impl<B: Backend> Reply<B> {
     pub(super) fn steps(self, choice: usize) -> BoxStream<'static, Result<Event, Fault>> {
         stream::try_unfold(self, move |mut reply| async move {
             let next = reply.next().await?;
-            Ok(next.map(|(step, scores)| {
+            Ok(next.map(|(step, scores, unit)| {
                 let event = Event {
                     choice,
                     step,
                     scores,
+                    unit,
                 };
                 (event, reply)
             }))
@@ -94,35 +153,83 @@ impl<B: Backend> Reply<B> {
         .boxed()
     }
 
-    async fn next(&mut self) -> Result<Option<(Step, Vec<Score>)>, Fault> {
+    async fn next(&mut self) -> Result<Option<Ready>, Fault> {
         loop {
             if let Some(ready) = self.ready.pop_front() {
                 return Ok(Some(ready));
             }
-            if self.events.is_none() {
+            if let Some(fault) = self.fault.take() {
+                return Err(fault);
+            }
+            if self.over {
                 return Ok(None);
             }
             self.advance().await?;
         }
     }
 
-    /// Takes one event, and makes its steps. Where a whole text is taken apart again for each of its ends, all events
-    /// that are there are taken at once.
+    /// Takes events, and makes their steps. A text that is taken apart anew for each of its ends is so once for all events that were
+    /// taken together; else each event stands for itself.
     async fn advance(&mut self) -> Result<(), Fault> {
-        let events = self.events.as_mut().expect("nobody asks after the end");
-        let mut next = Some(events.recv().await.ok_or_else(|| {
+        let events = match self.past.pop_front() {
+            Some(past) => past,
+            None => self.news().await?,
+        };
+        if self.syntax.is_some() && !events.is_empty() {
+            return self.play(events).await;
+        }
+        for event in events {
+            if self.over {
+                break;
+            }
+            if let Err(fault) = self.play(vec![event]).await {
+                self.fault = Some(fault);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the backend has to say, once it is in the journal. All events that are there are taken at once where that saves work.
+    async fn news(&mut self) -> Result<Vec<GenerateEvent>, Fault> {
+        let broke_off = || {
             Fault::internal("the answer broke off without a reason; the node's log may tell why")
-        })?);
-        let (mut text, mut end) = (String::new(), None);
+        };
+        let events = self.events.as_mut().ok_or_else(broke_off)?;
+        let together = self.syntax.is_some() || self.tape.is_some();
+        let mut next = Some(events.recv().await.ok_or_else(broke_off)?);
+        let mut taken = Vec::new();
         while let Some(event) = next.take() {
-            end = self.take(event, &mut text)?;
-            if end.is_none() && self.syntax.is_some() {
-                let events = self.events.as_mut();
-                next = events.and_then(|events| events.try_recv().ok());
+            if let GenerateEvent::Failed(fault) = event {
+                self.fault = Some(fault);
+                break;
+            }
+            let last = matches!(event, GenerateEvent::Finished { .. });
+            taken.push(event);
+            if together && !last && taken.len() < BATCH_EVENTS_MAX {
+                next = events.try_recv().ok();
+            }
+        }
+        if let Some(tape) = self.tape.as_ref().filter(|_| !taken.is_empty())
+            && !tape.record(self.choice, &taken).await?
+        {
+            self.tape = None;
+        }
+        Ok(taken)
+    }
+
+    /// Makes the steps of events that belong together.
+    async fn play(&mut self, events: Vec<GenerateEvent>) -> Result<(), Fault> {
+        let before = self.taken;
+        self.taken += events.len() as u64;
+        let (mut text, mut end) = (String::new(), None);
+        for event in events {
+            if end.is_none() {
+                end = self.take(event, &mut text);
             }
         }
         if end.is_some() {
-            self.events = None;
+            (self.events, self.over) = (None, true);
         }
         self.scores.release(text.len());
         if let Some(gathered) = &mut self.gathered {
@@ -134,15 +241,22 @@ impl<B: Backend> Reply<B> {
             None => vec![Step::Text(text)],
         };
         steps.extend(end.map(|reason| self.end(reason)).transpose()?);
-        for step in steps {
+        let count = steps.len();
+        for (nth, step) in steps.into_iter().enumerate() {
+            let unit = self.tape.is_some().then_some(Unit {
+                before,
+                after: self.taken,
+                last: nth + 1 == count,
+            });
             let over = matches!(step, Step::End { .. });
-            self.ready.push_back((step, self.scores.take(over)));
+            let scores = self.scores.take(over);
+            self.ready.push_back((step, scores, unit));
         }
         Ok(())
     }
 
     /// Adds an event's text; the reason if it was the last.
-    fn take(&mut self, event: GenerateEvent, text: &mut String) -> Result<Option<Reason>, Fault> {
+    fn take(&mut self, event: GenerateEvent, text: &mut String) -> Option<Reason> {
         let (released, ended) = match event {
             GenerateEvent::Token {
                 id,
@@ -166,16 +280,17 @@ impl<B: Backend> Reply<B> {
                 let rest = std::mem::replace(&mut self.text, TextStream::new(Vec::new()));
                 (rest.finish(), Some(reason))
             }
-            GenerateEvent::Failed(fault) => return Err(fault),
+            // It was set aside for when all before it is said.
+            GenerateEvent::Failed(_) => return None,
         };
         text.push_str(&released.text);
         self.scores.cut = released.stop.is_some();
-        Ok(match (released.stop, ended) {
+        match (released.stop, ended) {
             (Some(stop), _) if self.stops.contains(&stop) => Some(Reason::StopString(stop)),
             (Some(_), _) | (None, Some(Finish::Stop)) => Some(Reason::Stop),
             (None, Some(Finish::Length)) => Some(Reason::Length),
             (None, None) => None,
-        })
+        }
     }
 
     /// Has all text so far taken apart; what is new in it.

@@ -1,24 +1,32 @@
 //! An answer written down: whole, or step by step as the client reads.
 
-use super::{Answer, Ask, Event, Heading, Usage, Whole};
+use super::tape::{Marks, Track};
+use super::{Answer, Ask, Event, Heading, Origin, Usage, Whole};
 use crate::backend::Backend;
 use crate::fault::Fault;
 use crate::routes::App;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
+use proto::journal::StreamDialect;
 use serde::Serialize;
 use serde_json::Value;
 use std::convert::Infallible;
 use std::time::Duration;
 
+/// The header in which a stream's client is told by which name it is resumed.
+const STREAM_HEADER: &str = "x-myzel-stream";
+
 /// How one dialect writes answers.
 pub(crate) trait Dialect: Send + 'static {
     /// What its streams are made of.
     const FRAMING: Framing;
+    /// What its streams are journalled as; `None`: they are not.
+    const JOURNALLED: Option<StreamDialect>;
 
     /// A whole answer.
     ///
@@ -49,47 +57,61 @@ pub(crate) enum Framing {
     Lines,
 }
 
-/// What is to be sent next.
+/// What is to be sent next, in pieces: events or lines.
 #[derive(Debug, Default)]
-pub(crate) struct Frames(String);
+pub(crate) struct Frames(Vec<String>);
 
 impl Frames {
     /// `data: {…}`.
     pub(crate) fn data(&mut self, data: &impl Serialize) {
-        self.0.push_str("data: ");
-        self.json(data);
-        self.0.push_str("\n\n");
+        self.0.push(format!("data: {}\n\n", json(data)));
     }
 
     /// The end of OpenAI's streams.
     pub(crate) fn done(&mut self) {
-        self.0.push_str("data: [DONE]\n\n");
+        self.0.push("data: [DONE]\n\n".to_owned());
     }
 
     /// `event: …` and `data: {…}`, named as the data's own `type`.
     pub(crate) fn event(&mut self, data: &Value) {
         let name = data["type"].as_str().expect("our own events have a type");
-        self.0.push_str("event: ");
-        self.0.push_str(name);
-        self.0.push('\n');
-        self.data(data);
+        let event = format!("event: {name}\ndata: {}\n\n", json(data));
+        self.0.push(event);
     }
 
     /// One line.
     pub(crate) fn line(&mut self, data: &impl Serialize) {
-        self.json(data);
-        self.0.push('\n');
-    }
-
-    fn json(&mut self, data: &impl Serialize) {
-        let text = serde_json::to_string(data);
-        self.0
-            .push_str(&text.expect("our own objects can be written as one line of JSON"));
+        self.0.push(json(data) + "\n");
     }
 
     pub(crate) fn take(&mut self) -> Option<String> {
-        (!self.0.is_empty()).then(|| std::mem::take(&mut self.0))
+        let text = std::mem::take(&mut self.0).concat();
+        (!text.is_empty()).then_some(text)
     }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn drain(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.0)
+    }
+
+    pub(super) fn push(&mut self, piece: String) {
+        self.0.push(piece);
+    }
+
+    /// Puts an `id` in front of the newest event.
+    pub(super) fn name_last(&mut self, id: &Marks) {
+        if let Some(last) = self.0.last_mut() {
+            last.insert_str(0, &format!("id: {id}\n"));
+        }
+    }
+}
+
+fn json(data: &impl Serialize) -> String {
+    let text = serde_json::to_string(data);
+    text.expect("our own objects can be written as one line of JSON")
 }
 
 /// A body that was read: the question, and the writer of its answer.
@@ -104,14 +126,15 @@ impl<B: Backend> App<B> {
     ) -> Result<Response, Fault> {
         let (entry, body) = self.admit(request).await?;
         let (ask, dialect) = read(&body)?;
-        drop(body);
         let stream = ask.stream;
-        let answer = self.ask(entry, ask).await?;
-        respond(answer, dialect, stream, self.config.keep_alive).await
+        let journalled = D::JOURNALLED.filter(|_| stream);
+        let origin = journalled.map(|dialect| Origin { dialect, body });
+        let answer = self.ask(entry, ask, origin).await?;
+        respond(answer, dialect, stream, self.config.keep_alive, None).await
     }
 }
 
-/// The response: whole, or a stream that is read as fast as the client reads it.
+/// The response: whole, or a stream that is read as fast as the client reads it, without what it has `seen` already.
 ///
 /// The headers of a stream are held back until its first step, but at most `keep_alive`, so that a failure before it
 /// has an HTTP status.
@@ -120,17 +143,23 @@ pub(crate) async fn respond<D: Dialect>(
     dialect: D,
     streamed: bool,
     keep_alive: Duration,
+    seen: Option<Marks>,
 ) -> Result<Response, Fault> {
     if !streamed {
         let whole = dialect.whole(answer.whole().await?)?;
         return Ok(Json(whole).into_response());
     }
     answer.wait_for_first(keep_alive).await?;
+    let tape = answer.tape.clone();
+    let stream = tape.as_ref().map(|tape| tape.tell().to_string());
+    let choices = answer.heading.choices;
     let mut frames = Frames::default();
     let mut writer = Writer {
         answer: Some(answer),
         dialect,
         keep_alive,
+        track: tape.map(|tape| Track::new(tape, choices, seen)),
+        whole: false,
     };
     writer.open(&mut frames);
     let state = (writer, frames);
@@ -141,7 +170,11 @@ pub(crate) async fn respond<D: Dialect>(
         }?;
         Some((Ok::<_, Infallible>(text), (writer, frames)))
     });
-    Ok(streamed_response(Body::from_stream(body), D::FRAMING))
+    let mut response = streamed_response(Body::from_stream(body), D::FRAMING);
+    if let Some(Ok(value)) = stream.map(|stream| HeaderValue::from_str(&stream)) {
+        response.headers_mut().insert(STREAM_HEADER, value);
+    }
+    Ok(response)
 }
 
 /// A response whose body comes in pieces.
@@ -167,12 +200,19 @@ struct Writer<D> {
     answer: Option<Answer>,
     dialect: D,
     keep_alive: Duration,
+    /// If it is journalled.
+    track: Option<Track>,
+    /// Whether all of it was written.
+    whole: bool,
 }
 
 impl<D: Dialect> Writer<D> {
     fn open(&mut self, frames: &mut Frames) {
         if let Some(answer) = &self.answer {
             self.dialect.open(&answer.heading, frames);
+        }
+        if let Some(track) = &self.track {
+            track.open(frames);
         }
     }
 
@@ -186,7 +226,13 @@ impl<D: Dialect> Writer<D> {
                     return Some(": waiting for the next token\n\n".to_owned());
                 }
                 Err(_silence) => {}
-                Ok(Some(Ok(event))) => self.dialect.step(heading, event, frames),
+                Ok(Some(Ok(event))) => {
+                    let (choice, unit) = (event.choice, event.unit);
+                    self.dialect.step(heading, event, frames);
+                    if let Some(track) = &mut self.track {
+                        track.step(choice, unit, frames);
+                    }
+                }
                 Ok(Some(Err(fault))) => {
                     self.dialect.fail(heading, &fault, frames);
                     self.answer = None;
@@ -194,11 +240,16 @@ impl<D: Dialect> Writer<D> {
                 Ok(None) => {
                     self.dialect.close(heading, answer.usage(), frames);
                     self.answer = None;
+                    self.whole = true;
                 }
             }
             if let Some(text) = frames.take() {
                 return Some(text);
             }
+        }
+        // Whoever asks for what follows the last piece has taken that.
+        if let Some(track) = self.track.take().filter(|_| self.whole) {
+            track.tape.journal().end();
         }
         None
     }

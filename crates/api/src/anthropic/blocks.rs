@@ -6,6 +6,7 @@
 use super::error;
 use crate::answer::{Dialect, Event, Frames, Framing, Heading, Reason, Step, Usage, Whole};
 use crate::fault::Fault;
+use proto::journal::StreamDialect;
 use serde_json::{Map, Value, json};
 
 /// Writes messages.
@@ -29,6 +30,7 @@ enum Kind {
 
 impl Dialect for Blocks {
     const FRAMING: Framing = Framing::Events;
+    const JOURNALLED: Option<StreamDialect> = Some(StreamDialect::Messages);
 
     fn whole(self, whole: Whole) -> Result<Value, Fault> {
         let choice = whole.choices.into_iter().next();

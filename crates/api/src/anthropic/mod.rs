@@ -6,6 +6,7 @@
 mod blocks;
 mod request;
 
+use crate::answer::{Ask, Dialect};
 use crate::backend::{Backend, RenderRequest};
 use crate::fault::Fault;
 use crate::routes::App;
@@ -22,8 +23,12 @@ pub(crate) async fn messages<B: Backend>(
     State(app): State<Arc<App<B>>>,
     request: Request,
 ) -> Result<Response, Fault> {
-    let read = |body: &[u8]| Ok((request::parse(body)?, blocks::Blocks::default()));
-    app.answer(request, read).await
+    app.answer(request, read_question).await
+}
+
+/// A question, and who writes its answer.
+pub(crate) fn read_question(body: &[u8]) -> Result<(Ask, impl Dialect + use<>), Fault> {
+    Ok((request::parse(body)?, blocks::Blocks::default()))
 }
 
 /// How many tokens a conversation has.

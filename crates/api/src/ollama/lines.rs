@@ -3,6 +3,7 @@
 use crate::answer::{Dialect, Event, Frames, Framing, Heading, Reason, Step, Usage, Whole};
 use crate::clock;
 use crate::fault::Fault;
+use proto::journal::StreamDialect;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub(super) struct Lines {
 
 impl Dialect for Lines {
     const FRAMING: Framing = Framing::Lines;
+    // Its lines have no place for a position.
+    const JOURNALLED: Option<StreamDialect> = None;
 
     fn whole(self, whole: Whole) -> Result<Value, Fault> {
         let choice = whole.choices.into_iter().next();

@@ -54,8 +54,15 @@ async fn answer<B: Backend>(app: &App<B>, request: Request, form: Form) -> Resul
         return Ok(Json(lines::loaded(&card.id, form)).into_response());
     };
     let stream = ask.stream;
-    let answer = app.ask(entry, ask).await?;
-    respond(answer, Lines::new(form), stream, app.config.keep_alive).await
+    let answer = app.ask(entry, ask, None).await?;
+    respond(
+        answer,
+        Lines::new(form),
+        stream,
+        app.config.keep_alive,
+        None,
+    )
+    .await
 }
 
 /// The name of a model, which Ollama's clients lengthen by a tag.

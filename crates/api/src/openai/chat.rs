@@ -2,7 +2,7 @@
 
 use super::chunks::Chunks;
 use super::messages::{MessageWire, messages};
-use crate::answer::{Ask, Checker};
+use crate::answer::{Ask, Checker, Dialect};
 use crate::backend::{Backend, Conversation, GenerateRequest, Prompt, RenderRequest};
 use crate::fault::Fault;
 use crate::routes::App;
@@ -108,6 +108,11 @@ struct Wire {
 #[derive(Deserialize)]
 pub(super) struct StreamOptions {
     pub(super) include_usage: Option<bool>,
+}
+
+/// A question, and who writes its answer.
+pub(crate) fn read_question(body: &[u8]) -> Result<(Ask, impl Dialect + use<>), Fault> {
+    parse(body)
 }
 
 /// Reads the body of a chat request. The content type does not matter.

@@ -7,6 +7,7 @@
 use super::{finish_reason, logprobs, object, usage};
 use crate::answer::{Dialect, Event, Frames, Framing, Heading, Step, Usage, Whole};
 use crate::fault::Fault;
+use proto::journal::StreamDialect;
 use serde_json::{Map, Value, json};
 
 /// What a client wants beside the answer.
@@ -20,6 +21,7 @@ pub(super) struct Chunks {
 
 impl Dialect for Chunks {
     const FRAMING: Framing = Framing::Events;
+    const JOURNALLED: Option<StreamDialect> = Some(StreamDialect::Chat);
 
     fn whole(self, whole: Whole) -> Result<Value, Fault> {
         let mut body = object(&whole.heading, "chatcmpl", "chat.completion");

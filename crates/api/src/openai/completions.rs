@@ -14,6 +14,7 @@ use crate::wire::required_model;
 use crate::wire::sampling::{self, CHOICES_MAX};
 use axum::extract::{Request, State};
 use axum::response::Response;
+use proto::journal::StreamDialect;
 use serde::Deserialize;
 use serde_json::{Map, Number, Value, json};
 use std::sync::Arc;
@@ -49,6 +50,11 @@ struct Wire {
     echo: Option<bool>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
+}
+
+/// A question, and who writes its answer.
+pub(crate) fn read_question(body: &[u8]) -> Result<(Ask, impl Dialect + use<>), Fault> {
+    parse(body)
 }
 
 fn parse(body: &[u8]) -> Result<(Ask, CompletionTexts), Fault> {
@@ -139,6 +145,7 @@ struct CompletionTexts {
 
 impl Dialect for CompletionTexts {
     const FRAMING: Framing = Framing::Events;
+    const JOURNALLED: Option<StreamDialect> = Some(StreamDialect::Completions);
 
     fn whole(mut self, whole: Whole) -> Result<Value, Fault> {
         let mut body = object(&whole.heading, "cmpl", "text_completion");

@@ -5,9 +5,10 @@
 //! thoughts, a message, and calls. Events are numbered from 0.
 
 use super::request::Echo;
-use crate::answer::{Dialect, Event, Frames, Framing, Heading, Reason, Step, Usage, Whole};
+use crate::answer::{Dialect, Event, Frames, Framing, Heading, Reason, Step, Usage, Whole, name};
 use crate::clock;
 use crate::fault::Fault;
+use proto::journal::StreamDialect;
 use serde_json::{Value, json};
 
 /// Writes responses.
@@ -37,13 +38,14 @@ enum Kind {
 
 impl Dialect for Events {
     const FRAMING: Framing = Framing::Events;
+    const JOURNALLED: Option<StreamDialect> = Some(StreamDialect::Responses);
 
     fn whole(mut self, whole: Whole) -> Result<Value, Fault> {
         // The same as a stream, whose events nobody reads.
         let mut unread = Frames::default();
         for choice in whole.choices {
             for step in choice.steps(whole.usage.completion) {
-                self.add(step, &mut unread);
+                self.add(&whole.heading, step, &mut unread);
             }
         }
         let status = if self.incomplete {
@@ -61,8 +63,8 @@ impl Dialect for Events {
         }
     }
 
-    fn step(&mut self, _heading: &Heading, event: Event, out: &mut Frames) {
-        self.add(event.step, out);
+    fn step(&mut self, heading: &Heading, event: Event, out: &mut Frames) {
+        self.add(heading, event.step, out);
     }
 
     fn close(&mut self, heading: &Heading, usage: Usage, out: &mut Frames) {
@@ -98,17 +100,19 @@ impl Events {
         }
     }
 
-    fn add(&mut self, step: Step, out: &mut Frames) {
+    fn add(&mut self, heading: &Heading, step: Step, out: &mut Frames) {
         match step {
             Step::Reasoning(text) => {
-                self.switch(&Kind::Reasoning, out);
+                self.switch(heading, &Kind::Reasoning, out);
                 self.delta("response.reasoning_text.delta", text, out);
             }
             Step::Text(text) => {
-                self.switch(&Kind::Message, out);
+                self.switch(heading, &Kind::Message, out);
                 self.delta("response.output_text.delta", text, out);
             }
-            Step::Call { id, name, .. } => self.switch(&Kind::Call { call_id: id, name }, out),
+            Step::Call { id, name, .. } => {
+                self.switch(heading, &Kind::Call { call_id: id, name }, out)
+            }
             Step::Arguments { text, .. } => {
                 self.delta("response.function_call_arguments.delta", text, out);
             }
@@ -120,7 +124,7 @@ impl Events {
     }
 
     /// Makes sure that the open item is of this kind. A call is never the same as one before.
-    fn switch(&mut self, kind: &Kind, out: &mut Frames) {
+    fn switch(&mut self, heading: &Heading, kind: &Kind, out: &mut Frames) {
         if self.open.as_ref().is_some_and(|open| open.kind == *kind) {
             return;
         }
@@ -132,7 +136,10 @@ impl Events {
         };
         let open = Open {
             kind: kind.clone(),
-            id: format!("{prefix}_{:032x}", rand::random::<u128>()),
+            id: format!(
+                "{prefix}_{:032x}",
+                name(heading.id, "item", [0, self.done.len()])
+            ),
             text: String::new(),
         };
         let mut item = open.item("in_progress");

@@ -6,6 +6,7 @@
 mod events;
 mod request;
 
+use crate::answer::{Ask, Dialect};
 use crate::backend::Backend;
 use crate::fault::Fault;
 use crate::routes::App;
@@ -18,9 +19,11 @@ pub(crate) async fn create<B: Backend>(
     State(app): State<Arc<App<B>>>,
     request: Request,
 ) -> Result<Response, Fault> {
-    let read = |body: &[u8]| {
-        let (ask, echo) = request::parse(body)?;
-        Ok((ask, events::Events::new(echo)))
-    };
-    app.answer(request, read).await
+    app.answer(request, read_question).await
+}
+
+/// A question, and who writes its answer.
+pub(crate) fn read_question(body: &[u8]) -> Result<(Ask, impl Dialect + use<>), Fault> {
+    let (ask, echo) = request::parse(body)?;
+    Ok((ask, events::Events::new(echo)))
 }

@@ -7,6 +7,7 @@
 
 mod answers;
 mod anthropic;
+mod bodies;
 mod chat;
 mod completions;
 mod doors;
@@ -15,3 +16,4 @@ mod ollama;
 mod refusals;
 mod responses;
 mod server;
+mod streams;

@@ -1,6 +1,9 @@
 //! A server in this process, with a backend that plays a script.
 
 use api::*;
+use proto::ids::Hash;
+use proto::journal::AnswerPlan;
+use proto::model::{Numerics, Sampling};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -22,7 +25,7 @@ pub(crate) enum Act {
     Fail(Fault),
     /// Goes on saying the same until nobody listens.
     Babble,
-    /// Says nothing more until nobody listens.
+    /// Says nothing more until nobody listens; an answer that goes on later does not stop here.
     Hang,
 }
 
@@ -119,12 +122,17 @@ impl Backend for Script {
         if request.model != "m" {
             return Err(Fault::model_not_found(&request.model));
         }
+        let drawn = request.resume.as_ref().map(|resume| resume.drawn.len());
         self.asked.lock().unwrap().push(request);
         if let Some(fault) = &self.refuse {
             return Err(fault.clone());
         }
         let (events, receiver) = mpsc::channel(4);
-        let stage = (self.acts.clone(), self.cancelled.clone(), self.said.clone());
+        let acts = match drawn {
+            Some(drawn) => behind(&self.acts, drawn),
+            None => self.acts.clone(),
+        };
+        let stage = (acts, self.cancelled.clone(), self.said.clone());
         tokio::spawn(async move {
             let (acts, cancelled, said) = stage;
             if play(acts, &events, &said).await.is_none() {
@@ -134,6 +142,7 @@ impl Backend for Script {
         let fingerprint = Some("fp".into());
         Ok(Generation {
             prompt_tokens: 7,
+            plan: Some(Box::new(plan(self.syntax))),
             model: "m".into(),
             fingerprint,
             syntax: self.syntax.then(|| "tags".into()),
@@ -269,6 +278,27 @@ async fn play(
         }
     }
     Some(())
+}
+
+/// What is left when so many tokens were said.
+fn behind(acts: &[Act], drawn: usize) -> Vec<Act> {
+    let acts = acts.iter().filter(|act| !matches!(act, Act::Hang));
+    acts.skip(drawn).cloned().collect()
+}
+
+fn plan(syntax: bool) -> AnswerPlan {
+    AnswerPlan {
+        model: Hash([0; 32]),
+        fingerprint: "fp".into(),
+        numerics: Numerics::Exact,
+        grid_rows: 256,
+        prompt: vec![0; 7],
+        grammar: None,
+        syntax: syntax.then(|| "tags".into()),
+        stops: vec!["<end>".into()],
+        sampling: Sampling::GREEDY,
+        tokens_max: 100,
+    }
 }
 
 /// How many tokens of every prompt were not computed anew.

@@ -90,6 +90,12 @@ impl Steering {
                 "the {top} most probable tokens are asked for; {TOP_LOGPROBS_MAX} at most can be named"
             ));
         }
+        if let Some(token) = steer.drawn.iter().find(|token| !model.knows(**token)) {
+            return refuse(format!(
+                "the reply has token {token} already, which is not in the vocabulary of {} tokens",
+                model.vocabulary()
+            ));
+        }
         Ok(Self {
             bias: steer.logit_bias.clone(),
             presence: steer.presence_penalty,
@@ -98,8 +104,9 @@ impl Steering {
             show_control: steer.show_control,
             grammar: steer.grammar.is_some().then(Arc::default),
             guide: None,
-            reply: Vec::new(),
-            counts: HashMap::new(),
+            // Their positions matter for what is drawn again only, and that comes behind them all.
+            reply: (0..).zip(steer.drawn.iter().copied()).collect(),
+            counts: counts(&steer.drawn),
         })
     }
 
@@ -215,6 +222,14 @@ impl Steering {
         let top = best.into_iter().map(|token| (token, logprob(token)));
         (logprob(token), top.collect())
     }
+}
+
+fn counts(tokens: &[i32]) -> HashMap<i32, u32> {
+    let mut counts = HashMap::new();
+    for token in tokens {
+        *counts.entry(*token).or_default() += 1;
+    }
+    counts
 }
 
 fn at_position(error: GuideError, position: u32) -> SteerError {

@@ -17,6 +17,7 @@ use proto::codec::DecodeError;
 use proto::ids::{CommonsId, Hash, NodeId};
 use proto::manifest::{ALPN_MODEL, AskModel, Manifest, ModelAnswer};
 use proto::member::Member;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -58,6 +59,17 @@ pub enum AskError {
         /// What is wrong with it.
         source: ManifestFault,
     },
+    /// It goes by a manifest of somebody who sent false bytes, or signed for such.
+    #[error(
+        "the node {} goes by a manifest of the node {}, which sent or signed for false bytes; it is not asked for any",
+        peer.short(), maker.short()
+    )]
+    Doubted {
+        /// Who was asked.
+        peer: NodeId,
+        /// Who made the manifest that it showed.
+        maker: NodeId,
+    },
     /// It names other blocks than more members do.
     #[error(
         "the node {} says that the model consists of other blocks (a manifest of the node {}); it is not asked for any",
@@ -98,13 +110,19 @@ impl Links {
     }
 
     /// Asks members what they hold of the model `root`, at most [`PROVIDERS_MAX`] and all at once. Makers can lie, and
-    /// their signatures only say who did: what most members say counts, and who says otherwise is named.
-    pub async fn survey(&self, members: &[Member], root: Hash) -> Survey {
+    /// their signatures only say who did: what most members say counts, and who says otherwise is named. Those that are
+    /// `doubted` are not asked, and what they signed does not count, whoever shows it.
+    pub async fn survey(
+        &self,
+        members: &[Member],
+        root: Hash,
+        doubted: &BTreeSet<NodeId>,
+    ) -> Survey {
         let mut asked = JoinSet::new();
         let me = self.mesh().core.id;
         for member in members
             .iter()
-            .filter(|member| member.id != me)
+            .filter(|member| member.id != me && !doubted.contains(&member.id))
             .take(PROVIDERS_MAX)
         {
             let (links, member) = (self.clone(), member.clone());
@@ -114,6 +132,10 @@ impl Links {
         let mut faults = Vec::new();
         while let Some(answer) = asked.join_next().await {
             match answer {
+                Ok(Ok((manifest, provider))) if doubted.contains(&manifest.maker) => {
+                    let (peer, maker) = (provider.member.id, manifest.maker);
+                    faults.push(AskError::Doubted { peer, maker });
+                }
                 Ok(Ok(answer)) => answers.push(answer),
                 Ok(Err(error)) => faults.push(error),
                 Err(error) => tracing::error!(%error, "asking for a model"),

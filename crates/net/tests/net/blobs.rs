@@ -549,7 +549,7 @@ async fn members_say_what_they_hold_and_only_what_a_member_signed_is_believed() 
     ];
     let c = newcomer(4, &mut nodes).await;
     let members: Vec<Member> = nodes.iter().map(|node| node.member()).collect();
-    let survey = within(c.links.survey(&members, Hash([7; 32]))).await;
+    let survey = within(c.links.survey(&members, Hash([7; 32]), &Default::default())).await;
     assert_eq!(survey.manifest.unwrap(), genuine);
     let mut providers = survey.providers;
     providers.sort_by_key(|provider| provider.blocks.len());
@@ -573,4 +573,17 @@ async fn members_say_what_they_hold_and_only_what_a_member_signed_is_believed() 
         .collect();
     seen.sort_unstable();
     assert_eq!(seen, ["forged", "no member's", "nothing", "other blocks"]);
+
+    // Once its maker is doubted, a manifest counts for nothing, whoever shows it.
+    let doubted = [key(2).id()].into();
+    let survey = within(c.links.survey(&members, Hash([7; 32]), &doubted)).await;
+    assert_eq!(survey.manifest.unwrap().maker, key(8).id());
+    let told = |fault: &AskError| match fault {
+        AskError::Doubted { peer, maker } => Some((*peer, *maker)),
+        _ => None,
+    };
+    let told: Vec<_> = survey.faults.iter().filter_map(told).collect();
+    assert_eq!(told, [(key(3).id(), key(2).id())]);
+    let asked = |peer| survey.providers.iter().any(|one| one.member.id == peer);
+    assert!(asked(key(8).id()) && !asked(key(2).id()));
 }

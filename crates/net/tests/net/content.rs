@@ -160,14 +160,19 @@ async fn cut_of(stages: &Path, model: &Model) -> PathBuf {
     Stages::open(stages).unwrap().get(request).await.unwrap()
 }
 
+/// How much time passes for two slow owners in [`midway`]: by then each has sent what may go at once and two parts more,
+/// which is less than all together, however late the disk is.
+const MIDWAY: Duration = Duration::from_millis(2_200);
+
 /// Lets time pass for two slow owners until some parts have come.
 async fn midway(disk: &Disk, clocks: [&HandClock; 2]) {
-    while disk.puts.load(Ordering::SeqCst) < 5 {
+    while disk.puts.load(Ordering::SeqCst) < 3 {
         for clock in clocks {
-            if clock.waiting.load(Ordering::SeqCst) > 0 {
+            let late = *clock.now.borrow() < MIDWAY;
+            if late && clock.waiting.load(Ordering::SeqCst) > 0 {
                 clock
                     .now
-                    .send_modify(|now| *now += Duration::from_millis(500));
+                    .send_modify(|now| *now += Duration::from_millis(100));
             }
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -185,7 +190,12 @@ async fn a_newcomer_fetches_its_range_is_killed_goes_on_composes_and_hands_on() 
     let mut disk = Disk::open(c_dir);
 
     // What is there, the header first: it says what the stage needs.
-    let survey = within(c.links.survey(&[a.member(), b.member()], model.blake3)).await;
+    let survey = within(c.links.survey(
+        &[a.member(), b.member()],
+        model.blake3,
+        &Default::default(),
+    ))
+    .await;
     assert_eq!(survey.providers.len(), 2, "{:?}", survey.faults);
     let manifest = survey.manifest.clone().unwrap();
     disk.blocks.keep(manifest.clone()).await.unwrap();
@@ -234,7 +244,11 @@ async fn a_newcomer_fetches_its_range_is_killed_goes_on_composes_and_hands_on() 
         .offer(shelf, unlimited(), Arc::new(WallClock::default()));
     let d = newcomer(5, &mut [&mut c]).await;
     let disk = Disk::open(d_dir);
-    let survey = within(d.links.survey(&[c.member()], model.blake3)).await;
+    let survey = within(
+        d.links
+            .survey(&[c.member()], model.blake3, &Default::default()),
+    )
+    .await;
     assert_eq!(survey.manifest.as_ref(), Some(&manifest));
     within(disk.fetch(&d, &survey, &needed)).await.unwrap();
     stage_of(&d_dir.join("stages"), &disk, contents).await;
@@ -256,7 +270,12 @@ async fn a_rotten_disk_sends_nothing_wrong_and_a_full_range_comes_from_another()
         node.links.limit_uploads(unlimited());
     }
     let disk = Disk::open(c_dir);
-    let mut survey = within(c.links.survey(&[a.member(), b.member()], rotten.blake3)).await;
+    let mut survey = within(c.links.survey(
+        &[a.member(), b.member()],
+        rotten.blake3,
+        &Default::default(),
+    ))
+    .await;
     let contents = survey.manifest.clone().unwrap().contents;
     survey
         .providers

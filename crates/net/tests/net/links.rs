@@ -330,3 +330,20 @@ async fn a_peer_that_does_not_read_makes_sending_back_off() {
         Err(SendError::Closed)
     );
 }
+
+#[tokio::test]
+async fn lone_packets_are_to_be_confirmed_early() {
+    let mut a = Node::start(2, Vec::new()).await;
+    let raw = Raw::bind(3).await;
+    let first = packet(&hello(3, Some(membership(3)), None));
+    let mut stream = raw.say(&a.member(), ALPN_LINK, &first).await;
+    assert_eq!(stream.read::<Welcome>().await.refused, None);
+    a.up(key(3).id()).await;
+    let asked = || stream.connection.stats().frame_rx.ack_frequency;
+    within(async {
+        while asked() == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}

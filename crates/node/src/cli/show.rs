@@ -4,7 +4,8 @@ use super::print_line;
 use crate::content::FetchStatus;
 use crate::control::Control;
 use crate::status::{
-    Answers, HostingStatus, NodeStatus, RingStatus, SandboxStatus, StageStatus, Status,
+    Answers, HostingStatus, JournalStatus, NodeStatus, RingStatus, SandboxStatus, StageStatus,
+    Status,
 };
 use anyhow::{Context, bail};
 use clap::Args;
@@ -149,6 +150,7 @@ fn node_lines(status: &Status) -> Vec<String> {
             rates.engine_bytes / 1_000_000
         ),
     ];
+    lines.extend(status.journal.as_ref().map(journal_line));
     lines.extend(
         status
             .relays
@@ -156,6 +158,19 @@ fn node_lines(status: &Status) -> Vec<String> {
             .map(|relay| format!("relay     {relay}")),
     );
     lines
+}
+
+fn journal_line(journal: &JournalStatus) -> String {
+    let JournalStatus {
+        streams,
+        bytes,
+        without,
+        why,
+    } = journal;
+    let why = why.as_ref().map_or(String::new(), |why| {
+        format!("; {without} answers went without, the newest since {why}")
+    });
+    format!("journal   {streams} streams can be resumed, {bytes} bytes on disk{why}")
 }
 
 fn sandbox_lines(sandbox: &SandboxStatus) -> Vec<String> {

@@ -4,16 +4,21 @@
 //! while it streams, whole models against their root and layers against a manifest that a member signed.
 
 mod shelf;
+mod stages;
+
+pub use stages::{Cuts, Outline};
 
 use crate::roster::Roster;
 use crate::standing::now_s;
 use identity::{NodeKey, Statement, sign_manifest};
-use net::blobs::{AskError, FetchError, FetchReport, Provider, UploadLimits, WallClock, Wanted};
+use net::blobs::{
+    AskError, FetchError, FetchReport, Provider, ProviderReport, ProviderState, UploadLimits,
+    WallClock, Wanted,
+};
 use net::{Links, PeerState, Standing};
 use proto::ad::Room;
 use proto::codec::{self, DecodeError};
-use proto::gguf::{CutError, plan};
-use proto::host::Role;
+use proto::gguf::CutError;
 use proto::ids::{Hash, NodeId};
 use proto::manifest::{Block, BlockKind, Manifest};
 use proto::member::Member;
@@ -21,7 +26,6 @@ use proto::model::LayerRange;
 use serde::{Deserialize, Serialize};
 use shelf::Shelf;
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use store::FileError;
@@ -29,7 +33,7 @@ use store::blocks::{Blocks, BlocksError, ModelBlocks};
 use store::models::{Model, Models, PullError};
 use store::progress::{Event, Progress, Silent};
 use store::stages::{StageError, Stages};
-use swarm::members::Ask;
+use swarm::members::{Ask, Event as Told};
 
 /// How long a newcomer waits for the first link before it looks elsewhere for a model.
 const FIRST_LINK_MAX: Duration = Duration::from_secs(10);
@@ -202,38 +206,6 @@ impl Content {
         self.handed_on().into_iter().filter_map(part).collect()
     }
 
-    /// A stage of a model, composed from blocks that are here or are fetched from other members.
-    ///
-    /// # Errors
-    ///
-    /// [`ContentError`].
-    pub async fn stage(
-        &self,
-        root: Hash,
-        role: Role,
-        layers: LayerRange,
-        progress: &dyn Progress,
-    ) -> Result<PathBuf, ContentError> {
-        let (manifest, providers) = self.survey(root).await?;
-        let inner = &self.inner;
-        let what = format!("layers {layers} of {}", manifest.name);
-        let header = manifest.contents.block(BlockKind::Header).copied();
-        let header = Vec::from_iter(header);
-        self.fetch(
-            root,
-            &format!("the header of {}", manifest.name),
-            &header,
-            &providers,
-            &Silent,
-        )
-        .await?;
-        let source = ModelBlocks::open(&inner.blocks, &manifest.contents).await?;
-        let needed = source.needed(&plan(source.header(), role, layers)?);
-        self.fetch(root, &what, &needed, &providers, progress)
-            .await?;
-        Ok(inner.files.get_from_blocks(source, role, layers).await?)
-    }
-
     /// How many layers a model has of which there are only parts here, and which of them. Blocks.
     #[must_use]
     pub fn part(&self, root: Hash) -> Option<(u32, Vec<LayerRange>)> {
@@ -280,7 +252,6 @@ impl Content {
         root: Hash,
         progress: Arc<dyn Progress>,
     ) -> Result<Model, ContentError> {
-        self.first_links().await;
         let (manifest, providers) = self.survey(root).await?;
         let all = manifest.contents.blocks.clone();
         let what = format!("all of {}", manifest.name);
@@ -291,24 +262,28 @@ impl Content {
         match adopted {
             Ok(pulled) => Ok(pulled.model),
             Err(error) => {
-                if matches!(error, PullError::FalseManifest { .. }) {
+                if let PullError::FalseManifest { maker, .. } = error {
                     // What is here is of no use to anybody.
                     self.inner.blocks.forget(root).await?;
+                    self.inner.roster.tell(Told::FalseBytes(maker)).await;
                 }
                 Err(error.into())
             }
         }
     }
 
-    /// Whether there are other members that may hold something.
+    /// Whether something of a model may be had: something is here, or others may hold it.
     #[must_use]
-    pub fn has_others(&self) -> bool {
-        !self.inner.links.snapshot().is_empty()
+    pub fn may_have(&self, root: Hash) -> bool {
+        self.inner.blocks.manifest(root).is_some() || !self.inner.links.snapshot().is_empty()
     }
 
     /// Waits a moment for somebody to be linked, and then for those who were heard of from them: a newcomer has just
-    /// been let in.
-    async fn first_links(&self) {
+    /// been let in. Nobody is waited for where the model is known.
+    pub async fn first_links(&self, root: Hash) {
+        if self.inner.blocks.manifest(root).is_some() {
+            return;
+        }
         let begun = Instant::now();
         let mut first = None;
         while begun.elapsed() < FIRST_LINK_MAX {
@@ -346,7 +321,8 @@ impl Content {
         };
         let mut members = self.linked();
         members.sort_by_key(|member| !says(member));
-        let survey = inner.links.survey(&members, root).await;
+        let doubted = inner.roster.doubted();
+        let survey = inner.links.survey(&members, root, &doubted).await;
         for fault in &survey.faults {
             tracing::debug!(%fault, "a member is not asked for blocks");
         }
@@ -392,14 +368,16 @@ impl Content {
             });
         };
         let sink = Arc::new(Shelf(self.inner.blocks.clone()));
-        let report = self
-            .inner
-            .links
-            .fetch(&wanted, providers, sink, &tell)
-            .await?;
-        for measured in bandwidths(&report) {
-            self.inner.roster.tell(measured).await;
+        let links = &self.inner.links;
+        let fetched = links.fetch(&wanted, providers, sink, &tell).await;
+        let report = match &fetched {
+            Ok(report) | Err(FetchError::Stuck { report, .. }) => Some(report),
+            Err(_) => None,
+        };
+        for told in report.into_iter().flat_map(lessons) {
+            self.inner.roster.tell(told).await;
         }
+        let report = fetched?;
         let status = FetchStatus {
             model,
             what: what.to_owned(),
@@ -424,18 +402,24 @@ impl Content {
     }
 }
 
-/// What went through from each provider, for the members machine.
-fn bandwidths(report: &FetchReport) -> Vec<swarm::members::Event> {
-    let measured = |provider: &net::blobs::ProviderReport| {
+/// What a fetch says of its providers, for the members machine: what went through from each, and who sent false bytes.
+fn lessons(report: &FetchReport) -> Vec<Told> {
+    let measured = |provider: &ProviderReport| {
         let bytes_per_s = provider.bytes_s.filter(|_| provider.bytes > 0)?;
         let node = provider.peer;
-        Some(swarm::members::Event::Bandwidth { node, bytes_per_s })
+        Some(Told::Bandwidth { node, bytes_per_s })
     };
-    report.providers.iter().filter_map(measured).collect()
+    let poisoned = |provider: &ProviderReport| match provider.state {
+        ProviderState::Poisoned { .. } => Some(Told::FalseBytes(provider.peer)),
+        _ => None,
+    };
+    let providers = || report.providers.iter();
+    let all = providers().filter_map(measured);
+    all.chain(providers().filter_map(poisoned)).collect()
 }
 
-fn provider(report: &net::blobs::ProviderReport) -> ProviderStatus {
-    use net::blobs::ProviderState::{Away, Lost, Poisoned, Ready, Refused};
+fn provider(report: &ProviderReport) -> ProviderStatus {
+    use ProviderState::{Away, Lost, Poisoned, Ready, Refused};
     let why = match &report.state {
         Away | Ready => None,
         Lost { detail } => Some(format!("it was lost: {detail}")),
@@ -467,30 +451,37 @@ fn ranges(numbers: &[u32]) -> Vec<LayerRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use net::blobs::{ProviderReport, ProviderState};
-    use swarm::members::Event as Told;
 
     #[test]
-    fn who_delivered_is_measured_and_who_did_not_is_not() {
-        let provider = |n: u8, bytes, bytes_s| ProviderReport {
+    fn who_delivered_is_measured_and_who_sent_false_bytes_is_told() {
+        let provider = |n: u8, bytes, bytes_s, state| ProviderReport {
             peer: NodeId([n; 32]),
             bytes,
             bytes_s,
-            state: ProviderState::Ready,
+            state,
+        };
+        let poisoned = || ProviderState::Poisoned {
+            detail: "a wrong bit".into(),
+        };
+        let lost = ProviderState::Lost {
+            detail: "gone".into(),
         };
         let report = FetchReport {
             done: 5,
             total: 5,
             providers: vec![
-                provider(1, 5, Some(7)),
-                provider(2, 0, Some(9)),
-                provider(3, 5, None),
+                provider(1, 5, Some(7), ProviderState::Ready),
+                provider(2, 0, Some(9), poisoned()),
+                provider(3, 5, None, lost),
+                provider(4, 2, Some(3), poisoned()),
             ],
         };
-        let told = bandwidths(&report);
-        let [Told::Bandwidth { node, bytes_per_s }] = told[..] else {
-            panic!("{told:?}");
+        let words = |told: Told| match told {
+            Told::Bandwidth { node, bytes_per_s } => format!("{} {bytes_per_s}", node.0[0]),
+            Told::FalseBytes(node) => format!("{} false", node.0[0]),
+            other => panic!("{other:?}"),
         };
-        assert_eq!((node, bytes_per_s), (NodeId([1; 32]), 7));
+        let words: Vec<String> = lessons(&report).into_iter().map(words).collect();
+        assert_eq!(words, ["1 7", "4 3", "2 false", "4 false"]);
     }
 }

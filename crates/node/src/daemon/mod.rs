@@ -3,12 +3,13 @@
 //! The order matters to whoever waits: first what can fail at once and cheaply (settings, data directory, ports, ticket),
 //! then what takes time (model, engine), and `ready` only after the node has answered a question of its own.
 
+mod model;
 mod start;
 mod wires;
 
 use crate::cli::progress::say;
 use crate::config::Settings;
-use crate::content::Content;
+use crate::content::{Content, Outline};
 use crate::control::ControlFile;
 use crate::data::Data;
 use crate::home::EngineSettings;
@@ -18,6 +19,7 @@ use crate::rooms::Rooms;
 use crate::roster::Roster;
 use crate::stage::Stages;
 use crate::status::{Answers, ModelStatus, RingStatus};
+use crate::streams::Streams;
 use crate::tickets::TicketRequest;
 use anyhow::{Context, bail};
 use api::{Backend, ChatMessage, Conversation, GenerateEvent, GenerateRequest, Prompt};
@@ -68,10 +70,14 @@ pub struct Node {
     pub model: ModelStatus,
     /// The model's file.
     pub model_path: PathBuf,
+    /// What keeps that file, where it is no more than an outline of a model that is not here whole.
+    pub outline: Option<Outline>,
     /// The work of the model's output head, in layers.
     pub output_layers: u32,
     /// What answers.
     pub requests: Arc<Requests>,
+    /// Its streams on disk, unless its owner wants none.
+    pub streams: Option<Streams>,
     /// What it hosts for others.
     pub stages: Stages,
     /// Models that are handed on and fetched.

@@ -1,10 +1,10 @@
 //! From settings to a node that can be asked.
 
 use super::wires::Wires;
-use super::{Node, Running, Up};
-use crate::cli::progress::{Bar, say};
-use crate::config::{API_ADDR, SESSIONS, STARTER, Settings};
-use crate::content::Content;
+use super::{Node, Running, Up, model};
+use crate::cli::progress::say;
+use crate::config::{API_ADDR, SESSIONS, Settings};
+use crate::content::{Content, Cuts, Outline};
 use crate::control::{Control, fresh_token};
 use crate::data::Data;
 use crate::herald;
@@ -17,21 +17,20 @@ use crate::rooms::Rooms;
 use crate::scales::Scales;
 use crate::stage::header;
 use crate::status::ModelStatus;
+use crate::streams::Streams;
 use crate::{config, control, quarantine, spare, standing};
 use anyhow::{Context, bail};
-use api::ApiConfig;
-use engine::{EngineError, Launch, Ward};
+use api::{ApiConfig, Journals};
+use engine::{EngineError, Launch};
 use net::{BindError, Net, NetConfig, Standing};
 use proto::gguf::{Header, cuttable};
 use proto::host::{KvType, Role, SESSIONS_MAX};
-use proto::ids::Hash;
 use proto::model::LayerRange;
 use proto::ticket::Ticket;
 use std::num::NonZeroU64;
 use std::sync::{Arc, OnceLock};
 use store::models::{Model, Models};
-use store::reference::Reference;
-use store::stages::{StageRequest, Stages as StageFiles};
+use store::stages::Stages as StageFiles;
 use swarm::plan::{Goal, Shape};
 use swarm::split::Split;
 use tokio::net::TcpListener;
@@ -114,6 +113,7 @@ struct Task<'a> {
     engine: &'a EngineSettings,
     models: &'a Models,
     files: &'a StageFiles,
+    cuts: &'a Cuts,
     budget: &'a Budget,
     model: &'a Model,
     header: &'a Header,
@@ -209,14 +209,7 @@ impl Task<'_> {
     /// Cuts the stages that stay here, so that whatever is in the way is said at once.
     async fn cut_ends(&self, split: &Split) -> anyhow::Result<()> {
         for (role, layers) in [(Role::Head, split.head), (Role::Tail, split.tail)] {
-            let (source, model) = (self.model.path.clone(), self.model.blake3);
-            let request = StageRequest {
-                source,
-                model,
-                role,
-                layers,
-            };
-            self.files.get(request).await?;
+            self.cuts.get(role, layers).await?;
         }
         Ok(())
     }
@@ -244,14 +237,20 @@ pub(super) async fn start(
     // From here on others can be asked for what is missing, and layers be hosted for them.
     let upload = settings.upload.and_then(|size| NonZeroU64::new(size.0));
     let wires = Wires::lay(&ground, &engine, &files, (&rooms, &budget), upload, stop)?;
-    let sources = (&ground.data, &wires.content);
-    let model = model_to_try(sources, settings, &engine.ward).await?;
+    let place = (&ground.data, &wires.content);
+    let found = model::find(place, settings, (&engine, &budget)).await?;
+    let (model, outline) = (found.model, found.outline);
     let header = header(&model.path)?;
+    let cuts = match outline {
+        None => Cuts::Whole(files.clone(), model.clone()),
+        Some(_) => Cuts::Blocks(wires.content.clone(), model.blake3),
+    };
     let task = Task {
         settings,
         engine: &engine,
         models: &ground.data.models,
         files: &files,
+        cuts: &cuts,
         budget: &budget,
         model: &model,
         header: &header,
@@ -263,7 +262,9 @@ pub(super) async fn start(
         wires,
         engine,
         model,
+        outline,
         header,
+        cuts,
         files,
         budget,
         rooms,
@@ -277,7 +278,9 @@ struct Parts {
     wires: Wires,
     engine: EngineSettings,
     model: Model,
+    outline: Option<Outline>,
     header: Header,
+    cuts: Cuts,
     files: StageFiles,
     budget: Budget,
     rooms: Rooms,
@@ -304,7 +307,7 @@ impl Parts {
             model: self.model.clone(),
             rooms: self.rooms.clone(),
             placing,
-            files: self.files.clone(),
+            cuts: self.cuts.clone(),
         })))
     }
 
@@ -325,19 +328,26 @@ impl Parts {
     ) -> anyhow::Result<Running> {
         let goal = settings.goal.map_or(Goal::default(), Goal::from);
         let ring = self.coordinator(&course, goal);
-        self.wires.enter(&self.model, ring.clone()).await;
+        let whole = self.outline.is_none().then(|| self.model.clone());
+        self.wires.enter(whole.as_ref(), ring.clone()).await;
         let requests = self.requests(course.home, ring);
+        let streams = match settings.journal.unwrap_or(true) {
+            true => Some(Streams::new(self.ground.data.journals()?)),
+            false => None,
+        };
         let output_layers = placement::output_layers(&self.header);
         let (wires, ground, model) = (self.wires, self.ground, self.model);
         let (content, tasks) = (wires.content, wires.tasks);
         let node = Arc::new(Node {
             model: model_status(&model, self.header.layers(), &self.engine),
             model_path: model.path.clone(),
+            outline: self.outline,
             output_layers,
             net: ground.net,
             links: wires.links,
             standing: ground.standing,
             requests: Arc::new(requests),
+            streams,
             stages: wires.stages,
             content: content.clone(),
             roster: wires.roster,
@@ -356,7 +366,9 @@ impl Parts {
         });
         tasks.spawn(herald::run(node.clone(), stop.clone()));
         tasks.spawn(spare::run(node.clone(), stop.clone()));
-        tasks.spawn(hand_on(content, model, stop.clone()));
+        if let Some(model) = whole {
+            tasks.spawn(hand_on(content, model, stop.clone()));
+        }
         open_api(node, ground.listener, settings, stop, tasks)
     }
 }
@@ -430,60 +442,6 @@ fn launch() -> anyhow::Result<Launch> {
     })
 }
 
-/// The model that was asked for, unless it is quarantined.
-async fn model_to_try(
-    sources: (&Data, &Content),
-    settings: &Settings,
-    ward: &Ward,
-) -> anyhow::Result<Model> {
-    let model = model(sources, settings).await?;
-    match ward.why(model.blake3) {
-        Some(why) => bail!(why),
-        None => Ok(model),
-    }
-}
-
-/// The model that was asked for; one that is not here is fetched, from other members first.
-async fn model((data, content): (&Data, &Content), settings: &Settings) -> anyhow::Result<Model> {
-    let name = settings.model.as_deref().unwrap_or(STARTER);
-    let wanted: Reference = name.parse()?;
-    let bar = Bar::new();
-    if let Reference::Path(_) = wanted {
-        return Ok(data.models.resolve(&wanted, bar.clone()).await?);
-    }
-    if data.models.show(&wanted).is_ok() {
-        return Ok(data.models.resolve(&wanted, bar.clone()).await?);
-    }
-    say(&format!("fetching {name}: it is not on this machine yet …"));
-    if let Some(root) = root_of(&data.models, &wanted)
-        && content.has_others()
-    {
-        match content.whole(root, bar.clone()).await {
-            Ok(model) => {
-                bar.finish();
-                return Ok(model);
-            }
-            Err(error) => say(&format!("not from other nodes ({error}); from elsewhere …")),
-        }
-    }
-    let pulled = data.models.pull(&wanted, None, bar.clone()).await?;
-    bar.finish();
-    Ok(pulled.model)
-}
-
-/// The root of a model, where the catalogue knows it.
-fn root_of(models: &Models, wanted: &Reference) -> Option<Hash> {
-    match wanted {
-        Reference::Hash(root) => Some(*root),
-        Reference::Name(name) => {
-            let entries = models.catalogue().model.iter();
-            let entry = entries.clone().find(|entry| entry.name == *name);
-            entry.map(|entry| entry.blake3)
-        }
-        Reference::Hub(_) | Reference::Path(_) => None,
-    }
-}
-
 /// Which layers go where; or why the model cannot be spread.
 fn split(wanted: Option<u32>, header: &proto::gguf::Header) -> (Option<Split>, Option<String>) {
     let Some(remote) = wanted else {
@@ -510,6 +468,10 @@ fn open_api(
     let config = ApiConfig {
         allowed_hosts: settings.allow_host.clone(),
         keys: config::keys(settings.keys.as_deref(), &token)?,
+        journals: node
+            .streams
+            .clone()
+            .map(|streams| Arc::new(streams) as Arc<dyn Journals>),
         shutdown: stop.clone(),
         ..ApiConfig::default()
     };

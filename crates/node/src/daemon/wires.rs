@@ -105,9 +105,12 @@ impl Wires {
         })
     }
 
-    /// The model that this node runs, and the coordinator of its ring, if it has one: news go to it from now on.
-    pub(super) async fn enter(&self, model: &Model, ring: Option<Arc<Coordinator>>) {
-        self.own.get_or_init(|| model.clone());
+    /// The model that this node runs, if all of it is here, and the coordinator of its ring, if it has one: news go to it
+    /// from now on.
+    pub(super) async fn enter(&self, model: Option<&Model>, ring: Option<Arc<Coordinator>>) {
+        if let Some(model) = model {
+            self.own.get_or_init(|| model.clone());
+        }
         let Some(ring) = ring else { return };
         let ring = self.ring.get_or_init(|| ring);
         // Those that were linked before are no news any more.

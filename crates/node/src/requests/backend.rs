@@ -11,6 +11,9 @@ use api::{
 use engine::Host;
 use proto::host::{EMBED_TEXTS_MAX, EMBED_TOKENS_MAX, Loaded, ReadReply};
 use proto::ids::Hash;
+use proto::journal::AnswerPlan;
+use proto::model::Numerics;
+use proto::ring::CHUNK_ROWS;
 use serde::Deserialize;
 use std::sync::Arc;
 use store::models::Model;
@@ -75,6 +78,56 @@ fn fingerprint(model: &Model, loaded: &Loaded) -> String {
         model.blake3.short(),
         Hash::of(engine.as_bytes()).short()
     )
+}
+
+impl Requests {
+    /// All that fixes an answer, of what a client sent and of what this node is.
+    async fn settle(
+        &self,
+        host: &Host,
+        request: &mut GenerateRequest,
+    ) -> Result<AnswerPlan, Fault> {
+        let prompt = self
+            .prompt(host, std::mem::take(&mut request.prompt))
+            .await?;
+        let loaded = host.loaded();
+        let room = loaded.positions_max - prompt.tokens.len() as u32;
+        Ok(AnswerPlan {
+            model: self.model.blake3,
+            fingerprint: fingerprint(&self.model, loaded),
+            // One of the settings that make the mode, and the one that the engine tells.
+            numerics: match loaded.flash_attention {
+                true => Numerics::Throughput,
+                false => Numerics::Exact,
+            },
+            grid_rows: CHUNK_ROWS,
+            prompt: prompt.tokens,
+            grammar: prompt.grammar,
+            syntax: prompt.syntax,
+            stops: prompt.stops,
+            sampling: self.sampling(request),
+            tokens_max: request.max_tokens.unwrap_or(u32::MAX).min(room),
+        })
+    }
+
+    /// Whether an answer that was settled here, or by a process before this one, can go on with the very same bits.
+    fn same(&self, plan: &AnswerPlan, host: &Host) -> Result<(), Fault> {
+        let now = fingerprint(&self.model, host.loaded());
+        if plan.model != self.model.blake3 || plan.fingerprint != now {
+            return Err(Fault::stream_stale(format!(
+                "the stream was begun with a model and engine ({}) other than this node has now ({now}); it can go on once \
+                 the node runs as it did, or ask again from the beginning",
+                plan.fingerprint
+            )));
+        }
+        if plan.prompt.len() + plan.tokens_max as usize > host.loaded().positions_max as usize {
+            return Err(Fault::stream_stale(
+                "the stream was begun with a larger --context than this node has now; start it with that again, or ask \
+                 again from the beginning",
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl Backend for Requests {
@@ -151,35 +204,34 @@ impl Backend for Requests {
         }
         let path = self.path_in(request.room)?;
         let host = self.engine(&path)?;
-        let prompt = self
-            .prompt(&host, std::mem::take(&mut request.prompt))
-            .await?;
-        let steer = steer(&request, &prompt);
-        let context = host.loaded().positions_max;
-        let prompt_tokens = prompt.tokens.len() as u32;
-        let bits = fingerprint(&self.model, host.loaded());
+        let (plan, drawn) = match request.resume.take() {
+            Some(resume) => {
+                self.same(&resume.plan, &host)?;
+                (resume.plan, resume.drawn)
+            }
+            None => (self.settle(&host, &mut request).await?, Vec::new()),
+        };
         let (events, receiver) = mpsc::channel(AHEAD_TOKENS);
         let job = Job {
             path,
             host,
-            prompt: prompt.tokens,
-            sampling: self.sampling(&request),
-            steer,
+            steer: steer(&request, &plan, &drawn),
+            prompt: plan.prompt.clone(),
+            sampling: plan.sampling,
             sharers: self.places.total(),
             caller: self.scope(&request.caller),
-            tokens_max: request
-                .max_tokens
-                .unwrap_or(u32::MAX)
-                .min(context - prompt_tokens),
+            tokens_max: plan.tokens_max,
+            drawn,
         };
         let reply = Reply::new(events, self.rates.clone());
         self.tasks.spawn(job.run(self.places.clone(), reply));
         Ok(Generation {
-            prompt_tokens,
+            prompt_tokens: plan.prompt.len() as u32,
             model: self.model.name.clone(),
-            fingerprint: Some(bits),
-            syntax: prompt.syntax,
-            stops: prompt.stops,
+            fingerprint: Some(plan.fingerprint.clone()),
+            syntax: plan.syntax.clone(),
+            stops: plan.stops.clone(),
+            plan: Some(Box::new(plan)),
             events: receiver,
         })
     }

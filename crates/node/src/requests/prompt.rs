@@ -5,6 +5,7 @@ use api::{Conversation, Fault, GenerateRequest, Prompt};
 use engine::Host;
 use proto::host::{self, Steer, Tokenize};
 use proto::ids::SessionId;
+use proto::journal::AnswerPlan;
 
 impl Requests {
     /// The prompt as tokens, and what it asks of the reply.
@@ -76,20 +77,21 @@ pub(super) fn known(host: &Host, tokens: Vec<i32>, param: &str) -> Result<Vec<i3
 }
 
 /// How the reply's tokens are chosen beyond the settings that every request has; `None` where nothing was asked.
-pub(super) fn steer(request: &GenerateRequest, prompt: &host::Prompt) -> Option<Steer> {
-    let plain = prompt.grammar.is_none()
-        && prompt.syntax.is_none()
+pub(super) fn steer(request: &GenerateRequest, plan: &AnswerPlan, drawn: &[i32]) -> Option<Steer> {
+    let plain = plan.grammar.is_none()
+        && plan.syntax.is_none()
         && request.logit_bias.is_empty()
         && request.presence_penalty == 0.0
         && request.frequency_penalty == 0.0
         && request.logprobs.is_none();
     (!plain).then(|| Steer {
         session: SessionId(rand::random()),
-        grammar: prompt.grammar.clone(),
+        grammar: plan.grammar.clone(),
         logit_bias: request.logit_bias.clone(),
         presence_penalty: request.presence_penalty,
         frequency_penalty: request.frequency_penalty,
         logprobs: request.logprobs,
-        show_control: prompt.syntax.is_some(),
+        show_control: plan.syntax.is_some(),
+        drawn: drawn.to_vec(),
     })
 }

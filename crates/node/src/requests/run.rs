@@ -33,9 +33,12 @@ pub(super) struct Job {
     pub(super) path: Path,
     pub(super) host: Arc<Host>,
     pub(super) prompt: Vec<i32>,
+    /// What an answer that goes on has already.
+    pub(super) drawn: Vec<i32>,
     pub(super) sampling: Sampling,
     /// What else is asked of the tokens; its session is this answer's.
     pub(super) steer: Option<Steer>,
+    /// The most tokens of the whole answer.
     pub(super) tokens_max: u32,
     /// Requests that are computed at once.
     pub(super) sharers: u32,
@@ -157,6 +160,12 @@ impl Job {
     }
 
     async fn compute(mut self, reply: &Reply) -> Result<FinishReason, Fault> {
+        // A token is drawn by seed and position alone, so what was drawn before is as good as prompt.
+        self.tokens_max = self.tokens_max.saturating_sub(self.drawn.len() as u32);
+        self.prompt.append(&mut self.drawn);
+        if self.tokens_max == 0 {
+            return Ok(FinishReason::Length);
+        }
         let steer = self.steer.take();
         let id = steer
             .as_ref()

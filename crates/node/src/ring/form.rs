@@ -14,7 +14,6 @@ use proto::ring::{CHUNK_ROWS, Contract, HopHello, LinkBody, OpenRing, RefusalCod
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use store::stages::StageRequest;
 use swarm::split::Split;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -98,13 +97,7 @@ impl Work {
         }
         let mut parts = Vec::new();
         for (role, layers) in [(Role::Head, split.head), (Role::Tail, split.tail)] {
-            let request = StageRequest {
-                source: self.plan.model.path.clone(),
-                model: self.plan.model.blake3,
-                role,
-                layers,
-            };
-            let file = self.plan.files.get(request).await;
+            let file = self.plan.cuts.get(role, layers).await;
             let file = file.map_err(|error| fault(error.to_string(), None))?;
             parts.push(Part::of(role, &file));
         }

@@ -23,6 +23,7 @@ mod state;
 pub use place::Placing;
 pub use state::{State, Why};
 
+use crate::content::Cuts;
 use crate::home::EngineSettings;
 use crate::rooms::Rooms;
 use crate::status::{RingStatus, StageStatus};
@@ -41,7 +42,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use store::stages::Stages as StageFiles;
 use swarm::session::{Event, RemoteStage};
 use swarm::split::Split;
 use tokio::sync::{mpsc, watch};
@@ -101,8 +101,8 @@ pub struct Plan {
     pub rooms: Rooms,
     /// How layers are given out.
     pub placing: Placing,
-    /// Where stages are cut.
-    pub files: StageFiles,
+    /// Where head and tail come from.
+    pub cuts: Cuts,
 }
 
 /// The coordinator of a ring, until it is dropped.

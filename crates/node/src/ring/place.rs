@@ -5,11 +5,11 @@ use super::{AGAIN, News, Ring, State, Why, Work, mend};
 use crate::placement::Placement;
 use proto::ids::NodeId;
 use proto::member::Member;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use swarm::members::Event;
-use swarm::plan::Forecast;
+use swarm::plan::{Forecast, is_worth_moving};
 use swarm::split::Split;
 
 /// How long a member that refused is left alone, as long as others can be asked.
@@ -19,8 +19,6 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// How often an idle ring is held against what the planner would do now; a random part of it comes on top, so that
 /// not everybody moves at once.
 const REVIEW: Duration = Duration::from_secs(20);
-/// How much better another ring must be for the one that is up to be given up.
-const BETTER: f64 = 1.25;
 
 /// How layers are given out.
 #[derive(Debug, Clone)]
@@ -220,15 +218,17 @@ impl Work {
             }
             Placing::Weighed(placement) => placement,
         };
-        let now: Vec<NodeId> = ring.layout.hosts.iter().map(|host| host.id).collect();
+        let hosts = ring.layout.hosts.iter().map(|host| host.id);
+        let layers = ring.layout.split.remote.iter().map(|layers| layers.len());
+        let now: BTreeMap<NodeId, u32> = hosts.zip(layers).collect();
         let able = |node: &NodeId| self.members.contains_key(node);
         let (Ok(best), Ok(kept)) = (
-            placement.choose(able),
-            placement.choose(|node| now.contains(node)),
+            placement.choose_beside(&now, able),
+            placement.choose_beside(&now, |node| now.contains_key(node)),
         ) else {
             return false;
         };
-        kept.plan.forecast.token_ms() >= best.plan.forecast.token_ms() * BETTER
+        is_worth_moving(&kept.plan.forecast, &best.plan.forecast, placement.goal)
     }
 }
 

@@ -4,11 +4,13 @@ use crate::support::http::greedy;
 use crate::support::models::{STARTER, small};
 use crate::support::netns::Machines;
 use crate::support::node::{Node, Setup, says};
+use crate::support::wait::within;
 use node::content::FetchStatus;
 use proto::ids::{Hash, NodeId};
 use proto::model::LayerRange;
 use specimen::{Family, Shape, Weights};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// A node that shares no disk with others.
@@ -54,12 +56,16 @@ async fn an_empty_disk_and_a_ticket_suffice_for_an_endpoint_of_ones_own() {
         (status.model.name.as_str(), status.model.blake3),
         (STARTER, root)
     );
-    let fetch = &status.fetches[0];
-    assert_eq!((fetch.model, fetch.bytes), (root, status.model.bytes));
-    from_both(fetch, [a_id, b_id]);
+    // The header first, which says that the rest is worth fetching.
+    let fetched: u64 = status.fetches.iter().map(|fetch| fetch.bytes).sum();
+    assert!(status.fetches.iter().all(|fetch| fetch.model == root));
+    assert_eq!(fetched, status.model.bytes);
+    from_both(&status.fetches[0], [a_id, b_id]);
+    let shown = c.setup().cli(&["status"]);
+    says(&shown, &["fetched   all of ", " bytes in ", " ms from "]);
     let received = machines.received_bytes(3) - before;
     assert!(
-        received >= fetch.bytes,
+        received >= fetched,
         "all of it came over the wire: {received}"
     );
     let expected = a
@@ -128,7 +134,20 @@ async fn a_stage_fetches_its_range_and_no_more_from_two_at_once() {
     assert_eq!(a.client().ask(body()).await.unwrap().text, expected.text);
     // What it has now it hands on, too.
     assert!(c.status().handed_on.contains(&root));
+    // And it keeps further layers, so that taking over will be a load and no download.
+    let spare = within(SPARE_MAX, "a spare range is on disk", || {
+        let fetches = c.status().fetches.into_iter();
+        let spare = fetches.filter(|fetch| fetch.what.ends_with(" of rare, to spare"));
+        let spare = spare.last();
+        async { spare }
+    });
+    let spare = spare.await;
+    assert!(!spare.what.starts_with(&format!("layers {first}..{end} ")));
+    assert!(spare.bytes < part + part / 10, "{spare:?} of {whole}");
 }
+
+/// Within what time a host has fetched a spare range: it looks once a minute at least.
+const SPARE_MAX: Duration = Duration::from_secs(120);
 
 /// How fast the others hand on in the test below: its stage of some 17 MB takes longer than a hop may stay unanswered.
 const SLOW_UPLOAD: &str = "448KiB";

@@ -11,7 +11,7 @@ use specimen::{Family, Shape, Weights};
 use std::path::{Path, PathBuf};
 
 /// What every node of these tests has the engine set up for.
-fn setup(name: &str) -> Setup {
+pub(crate) fn setup(name: &str) -> Setup {
     Setup::new(name)
         .arg("--sessions", "1")
         .arg("--context", "512")
@@ -20,10 +20,10 @@ fn setup(name: &str) -> Setup {
 /// How much more than it says an engine may have.
 const SLACK: f64 = 1.1;
 /// Layers of [`heavy`].
-const LAYERS: u32 = 12;
+pub(crate) const LAYERS: u32 = 12;
 
 /// A model that is mostly layers.
-fn heavy(dir: &Path) -> PathBuf {
+pub(crate) fn heavy(dir: &Path) -> PathBuf {
     let shape = Shape {
         layers: LAYERS,
         embedding: 384,
@@ -38,7 +38,7 @@ fn heavy(dir: &Path) -> PathBuf {
 }
 
 /// What the heavy model needs, as a node with room for all of it finds out, and one answer of it.
-async fn needs(heavy: &Path) -> (PlanReport, String) {
+pub(crate) async fn needs(heavy: &Path) -> (PlanReport, String) {
     let alone = setup("alone").model(heavy).exact().up().await;
     let report = alone.setup().cli(&["plan", "--json"]);
     let report: PlanReport = serde_json::from_str(&report).unwrap();
@@ -61,7 +61,7 @@ pub(crate) fn kib(bytes: u64) -> String {
 }
 
 /// No engine-host of a node has more memory than the node gives.
-fn stays_within(node: &Node, limit_bytes: u64) {
+pub(crate) fn stays_within(node: &Node, limit_bytes: u64) {
     let taken: u64 = node.engine_hosts().into_iter().map(resident_bytes).sum();
     assert!(taken > 0);
     assert!(

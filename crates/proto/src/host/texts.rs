@@ -87,6 +87,9 @@ pub struct Steer {
     /// Whether control tokens are written into [`super::Drawn::piece`] by their names, for [`super::Task::Read`].
     #[n(6)]
     pub show_control: bool,
+    /// Tokens that the reply has already, where it goes on after a break; they are the end of the first run's tokens.
+    #[n(7)]
+    pub drawn: Vec<i32>,
 }
 
 /// What a reply must look like.

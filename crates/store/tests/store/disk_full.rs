@@ -342,3 +342,73 @@ async fn a_disk_that_has_no_room_for_blocks() {
     }
     assert!(blocks.find(block.hash).is_some());
 }
+
+#[test]
+fn an_answer_goes_on_without_a_journal_and_the_journals_of_others_are_whole() {
+    if !in_own_mounts("an_answer_goes_on_without_a_journal_and_the_journals_of_others_are_whole") {
+        return;
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(journals_on_a_full_disk());
+}
+
+async fn journals_on_a_full_disk() {
+    use store::journal::{JournalError, Journals, Limits};
+    let owner = Hash([1; 32]);
+    let disk = SmallDisk::mount(64);
+    let secret = store::keys::Secret([7; 32]);
+    let open = || Journals::open(disk.dir.path(), &secret, Limits::default()).unwrap();
+    let journals = open();
+    let other = journals.begin(stream_start(owner)).await.unwrap();
+    other.append(&stream_batch(1)).await.unwrap();
+    let journal = journals.begin(stream_start(owner)).await.unwrap();
+    let mut appended = 0;
+    let error = loop {
+        match journal.append(&stream_batch(1_000)).await {
+            Ok(()) => appended += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!((1..64).contains(&appended), "{appended}");
+    assert!(matches!(error, JournalError::Unknown), "{error}");
+    let figures = journals.figures();
+    assert_eq!(figures.without, 1);
+    let why = figures.why.unwrap();
+    assert!(why.contains("No space left"), "{why}");
+    let gone = journals.resume(journal.stream(), owner).await;
+    assert!(matches!(gone, Err(JournalError::Unknown)), "{gone:?}");
+    let full = std::fs::write(disk.dir.path().join("ballast"), vec![0; 64 << 10]);
+    assert!(full.is_err(), "the disk is not full");
+    let refused = journals.begin(stream_start(owner)).await;
+    assert!(matches!(refused, Err(JournalError::File(_))), "{refused:?}");
+    disk.grow(512);
+    journals.begin(stream_start(owner)).await.unwrap();
+    other.append(&stream_batch(2)).await.unwrap();
+    let stream = other.stream();
+    drop((other, journals));
+    let resumed = open().resume(stream, owner).await.unwrap();
+    assert_eq!(resumed.batches, [stream_batch(1), stream_batch(2)]);
+}
+
+fn stream_start(owner: Hash) -> proto::journal::StreamStart {
+    proto::journal::StreamStart {
+        begun_s: 1,
+        owner,
+        dialect: proto::journal::StreamDialect::Chat,
+        body: b"{}".to_vec(),
+        room: None,
+        name: [0; 16],
+        choices: Vec::new(),
+    }
+}
+
+fn stream_batch(bytes: usize) -> proto::journal::StreamBatch {
+    let token = proto::journal::StreamToken {
+        id: 1,
+        piece: vec![b'a'; bytes],
+        logprobs: None,
+        reused: 0,
+    };
+    let events = vec![proto::journal::StreamEvent::Token(token)];
+    proto::journal::StreamBatch { choice: 0, events }
+}

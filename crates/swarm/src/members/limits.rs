@@ -60,6 +60,10 @@ pub const FAILED_DOUBLINGS_MAX: u32 = 5;
 pub const REFUSED_PAUSE_MS: u64 = 10_000;
 /// How often that doubles at most.
 pub const REFUSED_DOUBLINGS_MAX: u32 = 6;
+/// How long nothing is asked of a member that sent false bytes of a model, in milliseconds.
+pub const FALSE_PAUSE_MS: u64 = 3_600_000;
+/// Members of whom is remembered that they did.
+pub const FALSE_KEPT_MAX: usize = 256;
 
 /// What is assumed of a way that nobody measured, there and back, in microseconds.
 pub const ASSUMED_RTT_US: u64 = 200_000;

@@ -85,6 +85,8 @@ pub enum Event {
     Refused(NodeId),
     /// A member loaded a stage of ours.
     Loaded(NodeId),
+    /// A member sent bytes of a model that are not what they must be, or signed for such.
+    FalseBytes(NodeId),
     /// We measured the way to a member and back.
     Rtt {
         /// Which member.

@@ -37,7 +37,7 @@ use limits::{
     REFUSED_DOUBLINGS_MAX, REFUSED_PAUSE_MS,
 };
 use own::Measurements;
-use past::{Shunned, Tombs};
+use past::{False, Shunned, Tombs};
 use proto::ad::{AD_SKEW_S, Ad, Lost, Standing};
 use proto::ids::{Hash, NodeId};
 use std::cmp::Ordering;
@@ -61,6 +61,7 @@ pub struct Members {
     own: Measurements,
     tombs: Tombs,
     shunned: Shunned,
+    false_bytes: False,
     /// No ad in the table ends before.
     sweep_ms: u64,
     /// When somebody was called for a link, and for a measurement.
@@ -79,6 +80,8 @@ pub struct Sizes {
     pub tombs: usize,
     /// Members that were shunned.
     pub shunned: usize,
+    /// Members that sent false bytes.
+    pub false_bytes: usize,
     /// Members that were measured.
     pub measured: usize,
 }
@@ -95,6 +98,7 @@ impl Members {
             own: Measurements::default(),
             tombs: Tombs::default(),
             shunned: Shunned::default(),
+            false_bytes: False::default(),
             sweep_ms: u64::MAX,
             called_ms: [None; 2],
             calls: 0,
@@ -116,6 +120,7 @@ impl Members {
             Event::CallFailed(node) => self.call_failed(node, now, &mut effects),
             Event::Refused(node) => self.refused(node, now),
             Event::Loaded(node) => self.loaded(node),
+            Event::FalseBytes(node) => self.false_bytes.note(node, mono_ms),
             Event::Way { node, relayed } => self.own.way(node, relayed, mono_ms),
             Event::Rtt { node, rtt_us } => self.own.rtt(node, rtt_us, mono_ms),
             Event::Bandwidth { node, bytes_per_s } => {
@@ -194,6 +199,12 @@ impl Members {
         self.shunned.iter()
     }
 
+    /// Members of whom no bytes are taken at the moment: they sent false ones.
+    #[must_use]
+    pub fn doubted(&self, now: Now) -> BTreeSet<NodeId> {
+        self.false_bytes.iter(now.mono_ms).collect()
+    }
+
     /// How much is remembered.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
@@ -202,6 +213,7 @@ impl Members {
             links: self.links.len(),
             tombs: self.tombs.len(),
             shunned: self.shunned.iter().count(),
+            false_bytes: self.false_bytes.len(),
             measured: self.own.len(),
         }
     }

@@ -1,6 +1,6 @@
 //! Members that are no longer counted: what they said last, and what they lied.
 
-use super::limits::{SHUNNED_MAX, TOMBS_MAX};
+use super::limits::{FALSE_KEPT_MAX, FALSE_PAUSE_MS, SHUNNED_MAX, TOMBS_MAX};
 use super::message::Evidence;
 use identity::CheckedAd;
 use proto::ad::AD_SKEW_S;
@@ -81,5 +81,38 @@ impl Shunned {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Evidence> {
         self.evidence.values()
+    }
+}
+
+/// Members that sent false bytes of a model, and until when nothing is asked of them: whether they lie or are broken, the
+/// next bytes are as doubtful. To leave and come back, or to start anew, does not shorten that.
+#[derive(Debug, Default)]
+pub(super) struct False(BTreeMap<NodeId, u64>);
+
+impl False {
+    pub(super) fn note(&mut self, node: NodeId, mono_ms: u64) {
+        if self.0.len() >= FALSE_KEPT_MAX && !self.0.contains_key(&node) {
+            let first = self.0.iter().min_by_key(|(_, until_ms)| **until_ms);
+            if let Some(first) = first.map(|(node, _)| *node) {
+                self.0.remove(&first);
+            }
+        }
+        self.0.insert(node, mono_ms.saturating_add(FALSE_PAUSE_MS));
+    }
+
+    /// How long nothing is asked of a member yet, in milliseconds.
+    pub(super) fn left_ms(&self, node: NodeId, mono_ms: u64) -> Option<u64> {
+        let left_ms = self.0.get(&node)?.saturating_sub(mono_ms);
+        (left_ms > 0).then_some(left_ms)
+    }
+
+    /// Those of whom nothing is asked.
+    pub(super) fn iter(&self, mono_ms: u64) -> impl Iterator<Item = NodeId> {
+        let barred = self.0.iter().filter(move |(_, until)| **until > mono_ms);
+        barred.map(|(node, _)| *node)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 }

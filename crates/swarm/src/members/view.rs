@@ -115,6 +115,12 @@ pub enum WhyNot {
         /// Until it is planned with again, in seconds.
         again_s: u64,
     },
+    /// It sent bytes of a model that are not what they must be.
+    #[error("it sent false bytes of a model; nothing is asked of it for {again_s} s")]
+    FalseBytes {
+        /// Until it is asked for anything again, in seconds.
+        again_s: u64,
+    },
     /// It is slower than it says. It is used, and counts with its measured speed.
     #[error(
         "it takes {measured_us} µs for a layer and announces {announced_us}; the measured time counts"
@@ -202,11 +208,18 @@ impl Members {
         let ad = &entry.ad;
         let linked = self.links.get(&ad.node) == Some(&Link::Up);
         let life_ms = u64::from(ad.life_s) * 1_000;
+        let doubt_ms = self.false_bytes.left_ms(ad.node, now.mono_ms);
         let reasons = [
             (!self.serves(ad, ask.room), WhyNot::OtherRoom),
             (
                 ad.standing != Some(Standing::Serving),
                 WhyNot::NotServing(ad.standing),
+            ),
+            (
+                doubt_ms.is_some(),
+                WhyNot::FalseBytes {
+                    again_s: doubt_ms.unwrap_or(0).div_ceil(1_000),
+                },
             ),
             (self.is_suspect(entry, now), WhyNot::Suspect),
             (

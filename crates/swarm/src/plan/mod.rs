@@ -9,12 +9,14 @@
 //! Every speed, delay and memory size is passed in, and ought to be measured: what a node says of itself is a hint.
 
 mod lap;
+mod moving;
 mod shares;
 mod shortlist;
 mod spare;
 #[cfg(test)]
 mod tests;
 
+pub use moving::{BETTER, is_worth_moving};
 pub use spare::{HOLDERS_ENOUGH, spare};
 
 use crate::split::{KEPT_LAYERS, Split};

@@ -25,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("steering_is_refused_with_words", values::refusals),
     ("a_session_is_steered_before_it_begins", values::order),
     ("what_cannot_go_on_says_so", grammars::dead_ends),
+    ("a_reply_goes_on_behind_any_of_its_tokens", values::breaks),
     (
         "probabilities_are_those_of_the_logits",
         values::probabilities,
@@ -168,6 +169,7 @@ impl Question {
         }
         let mut reply: Vec<Drawn> = Vec::new();
         let (mut position, mut next) = (0, self.prompt(host).await);
+        next.extend(self.steer.iter().flat_map(|steer| &steer.drawn));
         while (reply.len() as u32) < self.tokens {
             let burst = self.burst.min(self.tokens - reply.len() as u32);
             let mut answers =
@@ -245,6 +247,7 @@ pub(super) fn steer() -> Steer {
         frequency_penalty: 0.0,
         logprobs: None,
         show_control: false,
+        drawn: Vec::new(),
     }
 }
 

@@ -234,3 +234,41 @@ pub(super) fn formulas() {
         }
     });
 }
+
+/// A reply that begins with another one's first tokens, as if they were prompt, ends with the others.
+pub(super) fn breaks() {
+    with_starter(|host| async move {
+        let steer = Steer {
+            presence_penalty: 0.5,
+            frequency_penalty: 0.5,
+            ..bound(person()).unwrap()
+        };
+        for seed in [1, 2] {
+            let question = Question {
+                tokens: 40,
+                ..Question::new(Some(steer.clone())).warm(1.0, seed)
+            };
+            let whole = tokens(&question.ask(&host).await.unwrap());
+            assert!(whole.len() > 12, "{whole:?}");
+            for count in [1, 2, 7, whole.len() - 1] {
+                let (drawn, rest) = whole.split_at(count);
+                let again = Question {
+                    tokens: rest.len() as u32,
+                    steer: Some(Steer {
+                        drawn: drawn.to_vec(),
+                        ..steer.clone()
+                    }),
+                    ..question.clone()
+                };
+                let again = tokens(&again.ask(&host).await.unwrap());
+                assert_eq!(again, rest, "behind {count} tokens, seed {seed}");
+            }
+        }
+        let unknown = Steer {
+            drawn: vec![1 << 30],
+            ..steer
+        };
+        let failed = refused(&host, unknown).await;
+        assert!(failed.detail.contains("vocabulary"), "{failed}");
+    });
+}

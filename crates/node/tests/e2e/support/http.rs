@@ -205,11 +205,20 @@ impl Client {
     /// Asks for a stream.
     pub(crate) async fn open(&self, body: Value) -> Result<Stream, Refusal> {
         let reply = self.chat(with(body, json!({"stream": true}))).await?;
-        Ok(Stream {
-            bytes: reply.bytes_stream().boxed(),
-            buffer: Vec::new(),
-            ready: VecDeque::new(),
-        })
+        Ok(Stream::of(reply))
+    }
+
+    /// Asks for what comes in a stream behind the event with this id.
+    pub(crate) async fn resume(&self, name: &str, seen: Option<&str>) -> Result<Stream, Refusal> {
+        let mut get = self.http.get(format!("{}/streams/{name}", self.url));
+        if let Some(seen) = seen {
+            get = get.header("Last-Event-ID", seen);
+        }
+        if let Some(key) = &self.key {
+            get = get.bearer_auth(key);
+        }
+        let reply = get.send().await.expect("the node answers");
+        Ok(Stream::of(refused(reply).await?))
     }
 
     /// Asks for a stream with counts, and reads all of it.
@@ -241,14 +250,34 @@ pub(crate) async fn refused(reply: Response) -> Result<Response, Refusal> {
 pub(crate) struct Stream {
     bytes: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     buffer: Vec<u8>,
-    ready: VecDeque<Event>,
+    ready: VecDeque<(Option<String>, Event)>,
+    /// The id of the event that is being read.
+    id: Option<String>,
+    /// By which it is resumed, if it can be.
+    pub(crate) name: Option<String>,
+    /// The id of the last event that was given out.
+    pub(crate) seen: Option<String>,
 }
 
 impl Stream {
+    fn of(reply: Response) -> Self {
+        let name = reply.headers().get("x-myzel-stream");
+        let name = name.map(|name| name.to_str().expect("a name").to_owned());
+        Self {
+            bytes: reply.bytes_stream().boxed(),
+            buffer: Vec::new(),
+            ready: VecDeque::new(),
+            id: None,
+            name,
+            seen: None,
+        }
+    }
+
     /// The next event; `None` at the end of the connection.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
-            if let Some(event) = self.ready.pop_front() {
+            if let Some((id, event)) = self.ready.pop_front() {
+                self.seen = id.or(self.seen.take());
                 return Some(event);
             }
             let bytes = self.bytes.next().await?.expect("the connection holds");
@@ -256,8 +285,12 @@ impl Stream {
             while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 let line = String::from_utf8(line).expect("events are text");
+                if let Some(id) = line.trim_end().strip_prefix("id: ") {
+                    self.id = Some(id.to_owned());
+                }
                 if let Some(data) = line.trim_end().strip_prefix("data: ") {
-                    self.ready.extend(event(data));
+                    let id = self.id.take();
+                    self.ready.extend(event(data).map(|event| (id, event)));
                 }
             }
         }

@@ -333,6 +333,23 @@ impl Node {
         (self.url, self.ticket) = (url.to_owned(), ticket.to_owned());
     }
 
+    /// Waits until it is ready, or has ended; then what it said.
+    pub(crate) async fn ready_or_gone(&mut self) -> Option<String> {
+        let (out, child) = (self.out.clone(), &mut self.child);
+        let ready = eventually("the node is ready, or has ended", || {
+            let ready = !out.all().is_empty();
+            let ended = child.try_wait().expect("it can be waited for").is_some();
+            async move { (ready || ended).then_some(ready) }
+        });
+        match ready.await {
+            true => {
+                self.ready().await;
+                None
+            }
+            false => Some(self.said()),
+        }
+    }
+
     /// How it was started.
     pub(crate) fn setup(&self) -> &Setup {
         &self.setup

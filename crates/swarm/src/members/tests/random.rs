@@ -52,6 +52,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => node().prop_map(Event::CallFailed),
         1 => node().prop_map(Event::Refused),
         1 => node().prop_map(Event::Loaded),
+        1 => node().prop_map(Event::FalseBytes),
         1 => proptest::collection::btree_set(node(), 0..3).prop_map(Event::Circle),
         1 => (node(), any::<u32>()).prop_map(|(node, rtt_us)| Event::Rtt { node, rtt_us }),
         1 => (node(), any::<u64>()).prop_map(|(node, bytes_per_s)| Event::Bandwidth { node, bytes_per_s }),
@@ -106,7 +107,7 @@ proptest! {
             let sizes = members.sizes();
             let all = NODES as usize;
             prop_assert!(sizes.members <= all && sizes.links <= all && sizes.tombs <= all);
-            prop_assert!(sizes.shunned <= all && sizes.measured <= all);
+            prop_assert!(sizes.shunned.max(sizes.false_bytes) <= all && sizes.measured <= all);
             let ask = Ask { room: Room::Square, model: MODEL, layer_bytes: 1, build: None };
             let view = members.view(&ask, now);
             prop_assert_eq!(view.len(), sizes.members + sizes.shunned);

@@ -321,3 +321,47 @@ fn calls_that_fail_while_a_member_is_left_alone_do_not_make_that_longer() {
     assert!(suspect(&members, 79));
     assert!(!suspect(&members, 90));
 }
+
+/// Neither leaving and coming back, nor starting anew, nor loading stages makes up for it; time does.
+#[test]
+fn who_sent_false_bytes_is_left_out_for_an_hour_whatever_it_does() {
+    let mut members = nobody_known();
+    hear(&mut members, 1, &ad(1, 1, 1), at(0));
+    members.handle(Event::LinkUp(id(1)), at(0));
+    members.handle(Event::FalseBytes(id(1)), at(10));
+    let why = |members: &Members, second| seen(members, 1, &ask(Room::Square), at(second)).why_not;
+    let expected = |again_s| Some(WhyNot::FalseBytes { again_s });
+    assert!(expected(1).unwrap().bars());
+    assert_eq!(why(&members, 11), expected(3_599));
+    assert_eq!(members.doubted(at(11)), [id(1)].into());
+    members.handle(Event::Loaded(id(1)), at(12));
+    let bye = Ad {
+        standing: Some(Standing::Leaving),
+        ..ad(1, 1, 2)
+    };
+    hear(&mut members, 1, &bye, at(20));
+    assert!(members.is_empty());
+    hear(&mut members, 1, &ad(1, 2, 1), at(21));
+    assert_eq!(why(&members, 30), expected(3_580));
+    let later = Ad {
+        issued_s: TODAY_S + 3_605,
+        ..ad(1, 2, 2)
+    };
+    hear(&mut members, 1, &later, at(3_605));
+    assert_eq!(why(&members, 3_609), expected(1));
+    assert_eq!(why(&members, 3_610), None);
+    assert!(members.doubted(at(3_610)).is_empty());
+}
+
+#[test]
+fn of_those_who_sent_false_bytes_so_many_are_remembered() {
+    let mut members = nobody_known();
+    let all = FALSE_KEPT_MAX as u16 + 5;
+    for n in 0..all {
+        members.handle(Event::FalseBytes(id(n)), at(u64::from(n)));
+    }
+    let doubted = members.doubted(at(all.into()));
+    assert_eq!(doubted.len(), FALSE_KEPT_MAX);
+    assert_eq!(members.sizes().false_bytes, FALSE_KEPT_MAX);
+    assert!(!doubted.contains(&id(4)) && doubted.contains(&id(5)));
+}
