@@ -1,11 +1,12 @@
 //! Row 2: whoever takes over dies, too, while it still rebuilds what the first one had.
 
 use super::{Ring, on, world};
-use crate::support::http::{Answer, Event, Stream, greedy};
+use crate::support::http::{Client, Event, greedy};
 use crate::support::processes::{lives, signal};
 use crate::support::wait::eventually;
 use lab::Starved;
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -13,64 +14,78 @@ use std::time::Instant;
 const WORDS: usize = 700;
 /// Tokens of an answer.
 const TOKENS: u32 = 200;
+/// Pieces that have come when the first one is killed.
+const BEFORE: usize = 10;
+/// Pieces that may be on their way then.
+const LATE_MAX: usize = 2;
 /// What those that may take over have of a core, so that rebuilding takes longer than finding out who does.
 const SHARE: f64 = 0.3;
 
-/// Reads to the end, and notes when each piece came.
-async fn rest(stream: &mut Stream, times: &AtomicUsize) -> (String, Vec<Instant>) {
-    let (mut text, mut at) = (String::new(), Vec::new());
+/// Reads an answer, and notes when each piece came.
+async fn read(client: &Client, question: Value, pieces: &AtomicUsize) -> (String, Vec<Instant>) {
+    let mut stream = client.open(question).await.unwrap();
+    let (mut text, mut times) = (String::new(), Vec::new());
     loop {
         match stream.next().await {
             Some(Event::Text(more)) => {
                 text += &more;
-                at.push(Instant::now());
-                times.fetch_add(1, Ordering::Relaxed);
+                times.push(Instant::now());
+                pieces.fetch_add(1, Ordering::Release);
             }
             Some(Event::Finish(_) | Event::Usage(_)) => {}
-            Some(Event::Done) => return (text, at),
-            other => panic!("in the answer came {other:?}"),
+            Some(Event::Done) => return (text, times),
+            other => panic!("after {} pieces of text came {other:?}", times.len()),
         }
     }
+}
+
+/// Kills the ring's first host, and whoever takes over as soon as that is known. When each was, and who.
+async fn kill_two(ring: &Ring, first: usize, pieces: &AtomicUsize) -> (Instant, usize, Instant) {
+    eventually("the answer has begun", || async {
+        (pieces.load(Ordering::Acquire) >= BEFORE).then_some(())
+    })
+    .await;
+    signal(ring.nodes[first].pid, Signal::SIGKILL);
+    let struck = Instant::now();
+    let second = eventually("another has the stage", || async {
+        let stages = ring.a().status().ring.unwrap().stages;
+        let at = |id| ring.ids.iter().position(|other| *other == id).unwrap();
+        let stage = stages.first().map(|stage| at(stage.node));
+        stage.filter(|at| *at != first)
+    })
+    .await;
+    signal(ring.nodes[second].pid, Signal::SIGKILL);
+    (struck, second, Instant::now())
 }
 
 #[test]
 fn who_took_over_dies_while_it_rebuilds_and_the_answer_goes_on() {
     let (_world, [a, b, c, d]) = world(21, ["a", "b", "c", "d"]);
+    let machines = [&a, &b, &c, &d];
     on(&a, async || {
-        let machines = [&a, &b, &c, &d];
-        let mut ring = Ring::with(&machines, 1, |setup| setup.arg("--context", "4096")).await;
+        let ring = Ring::with(&machines, 1, |setup| setup.arg("--context", "4096")).await;
         let question = greedy(&"river ".repeat(WORDS), TOKENS);
-        let expected: Answer = ring.undisturbed(&question).await;
-        let mut stream = ring.a().client().open(question).await.unwrap();
-        let begun = stream.texts(10).await;
+        let expected = ring.undisturbed(&question).await;
         let first = ring.stages()[0];
-        let slow = (1..4).filter(|at| *at != first);
-        let starved: Vec<Starved> = slow.map(|at| machines[at].starve(SHARE).unwrap()).collect();
-        ring.nodes[first].kill9();
-        let heard = AtomicUsize::new(0);
-        let strike = async {
-            let second = eventually("another has the stage", || async {
-                let stages = ring.a().status().ring.unwrap().stages;
-                let at = |id| ring.ids.iter().position(|other| *other == id).unwrap();
-                let stage = stages.first().map(|stage| at(stage.node));
-                stage.filter(|at| *at != first)
-            })
-            .await;
-            // What was drawn before the first one's end may still have come.
-            let before = heard.load(Ordering::Relaxed);
-            signal(ring.nodes[second].pid, Signal::SIGKILL);
-            (second, before, Instant::now())
-        };
-        let ((text, times), (second, before, struck)) =
-            futures::future::join(rest(&mut stream, &heard), strike).await;
-        assert_eq!(begun + &text, expected.text);
-        let since = times.iter().filter(|at| **at > struck).count();
-        assert_eq!(before + since, times.len());
+        let others = (1..machines.len()).filter(|at| *at != first);
+        let starved = others.map(|at| machines[at].starve(SHARE).unwrap());
+        let starved: Vec<Starved> = starved.collect();
+        let (client, pieces) = (ring.a().client(), AtomicUsize::new(0));
+        // The times are true only on a thread that does nothing else.
+        let ((text, times), (one, second, two)) = std::thread::scope(|scope| {
+            let reader = || on(&a, async || read(&client, question, &pieces).await);
+            let reader = scope.spawn(reader);
+            let killer = || on(&a, async || kill_two(&ring, first, &pieces).await);
+            let killer = scope.spawn(killer);
+            (reader.join().unwrap(), killer.join().unwrap())
+        });
+        assert_eq!(text, expected.text);
         let held_back: u64 = starved.iter().map(|one| one.held_back().unwrap()).sum();
         assert!(held_back > 0, "nobody was slow");
+        let between = times.iter().filter(|at| (one..two).contains(*at)).count();
         assert!(
-            before <= 2,
-            "{before} pieces had come: it had rebuilt all when it was killed"
+            between <= LATE_MAX,
+            "{between} pieces came between: it had rebuilt all when it was killed"
         );
         let third = ring.stages()[0];
         assert!(third != first && third != second, "{third}");
