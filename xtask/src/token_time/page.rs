@@ -30,7 +30,8 @@ in the same rounds.
 ";
 
 const FORECASTS: &str = "\
-Here no node has memory for more than its share of the model, so that the planner has to form the ring. Each time the \
+Here no node has memory for more than its share of the model with caches for 16 requests of 2,048 positions, so that the \
+planner has to form the ring. Each time the \
 distance is changed and confirmed, nodes have 12 s to learn it, with one short answer; then the coordinator is asked for \
 its plan, and for an answer of 32 tokens. At no distance packets pass the same emulator without delay; over loopback all \
 nodes are on one machine, and nothing is between them.

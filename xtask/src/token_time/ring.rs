@@ -20,8 +20,11 @@ pub(super) const TEXT: &str = "Tell a very long story about a river.";
 pub(super) const TOKENS: u32 = 64;
 /// Tokens of the answer before it, in which the connections learn the new distance.
 pub(super) const WARM_TOKENS: u32 = 16;
-/// Positions of a context.
-const POSITIONS: &str = "512";
+/// Positions of a context, and requests at once: one, which is all that is asked.
+const ROOM: (&str, &str) = ("512", "1");
+/// The same where the planner must have a reason to share: caches for so many requests, so that layers need far more memory
+/// than embedding and head do.
+const ROOM_PLANNED: (&str, &str) = ("2048", "16");
 /// Rest between two questions, so that what the one left behind is done.
 const REST: Duration = Duration::from_millis(300);
 /// The chances of a world; none are taken here, since these links neither lose nor vary.
@@ -132,8 +135,14 @@ impl Ring {
                     .arg("--name", machine.name())
                     .arg("--listen", "127.0.0.1:0"),
             };
+            let (positions, sessions) = match layers {
+                Layers::Asked => ROOM,
+                Layers::Planned | Layers::Together => ROOM_PLANNED,
+            };
             let setup = setup.model(model).exact();
-            setup.arg("--context", POSITIONS).arg("--sessions", "1")
+            setup
+                .arg("--context", positions)
+                .arg("--sessions", sessions)
         };
         let alone = setup(&apart).arg("--memory", &kib(ALONE_BYTES)).up()?;
         let (first, others) = (setup(&machines[0]), &machines[1..]);
