@@ -14,7 +14,8 @@ use proto::host::{Memory, Role};
 use proto::ids::{Hash, NodeId};
 use proto::model::LayerRange;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use store::models::{Model, Models};
 use store::stages::{Hollow, StageError, StageRequest, Stages};
 use swarm::members::{Ask, Event, Seen, WhyNot};
@@ -26,6 +27,8 @@ use swarm::plan::{
 pub const HOP_MS: f64 = 0.65;
 /// What a layer takes here as long as nobody knows anything better, in microseconds.
 const LAYER_US_ASSUMED: u64 = 2_000;
+/// How long the ads of hosts that were let go may say otherwise: a look of theirs, the pause between two news, and the way.
+const FREED_FOR: Duration = Duration::from_secs(20);
 /// The fewest layers of a model that can be measured as stages.
 pub const LAYERS_MIN: u32 = 4;
 
@@ -167,6 +170,16 @@ pub struct Placement {
     budget: Budget,
     /// What head and tail take here.
     kept: Mutex<Option<(u64, Reserved)>>,
+    /// Who held how many layers of a ring that was given up for a better one, and when that was.
+    freed: Mutex<Option<(Instant, BTreeMap<NodeId, u32>)>>,
+}
+
+fn nobody() -> (Instant, BTreeMap<NodeId, u32>) {
+    (Instant::now(), BTreeMap::new())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the planner chose, and from whom.
@@ -196,6 +209,7 @@ impl Placement {
             me,
             budget,
             kept: Mutex::default(),
+            freed: Mutex::default(),
         })
     }
 
@@ -205,7 +219,14 @@ impl Placement {
     ///
     /// [`PlanError`], with the numbers, and all other members.
     pub fn choose(&self, able: impl Fn(&NodeId) -> bool) -> Result<Chosen, (PlanError, Vec<Seen>)> {
-        self.choose_beside(&BTreeMap::new(), able)
+        let freed = lock(&self.freed).clone();
+        let freed = freed.filter(|(at, _)| at.elapsed() < FREED_FOR);
+        self.choose_beside(&freed.unwrap_or_else(nobody).1, able)
+    }
+
+    /// These are let go, with so many layers each: for a while that memory counts as free, until they say so themselves.
+    pub fn frees(&self, hosts: BTreeMap<NodeId, u32>) {
+        *lock(&self.freed) = Some((Instant::now(), hosts));
     }
 
     /// As [`Self::choose`], while these hold so many layers for this node: for a ring in place of theirs that memory is
@@ -269,7 +290,7 @@ impl Placement {
             .iter()
             .find(|speed| speed.model == self.model.blake3)
             .map(|speed| u64::from(speed.layer_us));
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = lock(&self.kept);
         let kept_bytes = kept.as_ref().map_or(0, |(bytes, _)| *bytes);
         Candidate {
             id: self.me,
@@ -311,7 +332,7 @@ impl Placement {
             .saturating_mul(u64::from(layers))
             .saturating_add(ends_bytes)
             .saturating_add(engine_bytes);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         *kept = None;
         *kept = Some((bytes, self.budget.reserve(bytes)?));
         Ok(())
@@ -357,7 +378,8 @@ fn candidates(
         usable.truncate(CANDIDATES_MAX);
     }
     let candidate = |seen: &Seen| {
-        let memory_bytes = seen.memory_bytes.saturating_add(holds(&seen.node));
+        // Not the sum: its ad may say already that this is free again.
+        let memory_bytes = seen.memory_bytes.max(holds(&seen.node));
         Candidate {
             memory_bytes,
             ..candidate(seen)
@@ -444,7 +466,7 @@ mod tests {
         let hosts = [(all[0].node, 3), (all[2].node, 1), (all[3].node, 1)].into();
         let found = candidates(&all, (&SHAPE, &hosts), |_| true);
         let found: Vec<_> = found.iter().map(|one| (one.id, one.memory_bytes)).collect();
-        assert_eq!(found, [(all[0].node, 315), (all[2].node, 1_010)]);
+        assert_eq!(found, [(all[0].node, 310), (all[2].node, 900)]);
     }
 
     #[test]

@@ -23,6 +23,7 @@
 //! | [`world`] | the clock, the queue, who comes and goes, and who says what |
 //! | `wires` | gossip, links, and what is handed over on them |
 //! | [`request`] | requests: planned, broken, planned again |
+//! | [`ring`] | rings that stand, take memory, and move when that is worth it |
 //! | [`scenes`] | the worlds that tests and campaigns run |
 //!
 //! *Limits of the model:* a request is not computed; its tokens pass by the times of its stages and of its lap. Lost
@@ -36,6 +37,7 @@ pub mod liar;
 pub mod node;
 mod queue;
 pub mod request;
+pub mod ring;
 pub mod scenes;
 pub mod setup;
 pub mod weather;

@@ -79,6 +79,8 @@ pub struct Node {
     pub skew_s: i64,
     /// What it is.
     pub machine: Machine,
+    /// What of its memory stages of rings that stand have taken.
+    pub taken_bytes: u64,
     /// How it lies.
     pub liar: Option<Box<dyn Liar>>,
     /// Whether it takes in what it hears. Very large worlds have few nodes that do; the others pass it on.
@@ -120,7 +122,7 @@ impl Node {
             relays: Vec::new(),
             room: Room::Square,
             standing,
-            memory_bytes: self.machine.memory_bytes,
+            memory_bytes: self.free_bytes(),
             cpu_class: "x86_64 AVX2".into(),
             build: "engine 1".into(),
             speeds: vec![Speed {
@@ -134,6 +136,12 @@ impl Node {
                 whole: false,
             }],
         }
+    }
+
+    /// What of its memory nobody has taken.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        self.machine.memory_bytes.saturating_sub(self.taken_bytes)
     }
 
     /// Whether it is there and honest.

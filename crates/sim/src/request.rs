@@ -5,11 +5,12 @@ use crate::world::{SECOND_US, What, World};
 use proto::ad::{Room, Speed};
 use proto::ids::NodeId;
 use proto::model::LayerRange;
-use swarm::members::{Ask, Event, Members, Seen};
+use std::collections::BTreeMap;
+use swarm::members::{Ask, Event, Members, Seen, WhyNot};
 use swarm::plan::{Candidate, Delays, Goal, Placed, Plan, Question, Shape, plan};
 
 /// The model of all requests: too large for most machines of a world.
-const SHAPE: Shape = Shape {
+pub(crate) const SHAPE: Shape = Shape {
     layers: 32,
     layer_bytes: 220_000_000,
     ends_bytes: 500_000_000,
@@ -25,13 +26,13 @@ const TOKENS: (f64, f64) = (50.0, 250.0);
 /// After how long a request that did not finish has failed, in seconds.
 const PATIENCE_S: u64 = 300;
 /// How long loading a ring takes, with the prompt, in microseconds.
-const LOAD_US: u64 = 2 * SECOND_US;
+pub(crate) const LOAD_US: u64 = 2 * SECOND_US;
 /// After how long a coordinator notices that a stage is gone, or does not answer, in microseconds.
 const NOTICE_US: u64 = 3_500_000;
 /// After how long a coordinator plans again when a stage refused, in microseconds.
-const REFUSED_US: u64 = SECOND_US;
+pub(crate) const REFUSED_US: u64 = SECOND_US;
 /// Between two plans while there is none, in microseconds.
-const AGAIN_US: u64 = 5 * SECOND_US;
+pub(crate) const AGAIN_US: u64 = 5 * SECOND_US;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +47,7 @@ enum End {
 
 /// What a node says that is asked to load a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+pub(crate) enum Answer {
     Loads,
     Refuses,
     Silent,
@@ -231,7 +232,7 @@ impl World {
     fn form(&mut self, number: usize) {
         let home = self.requests.all[number].home;
         self.requests.plans += 1;
-        let Some(plan) = self.plan(home) else {
+        let Some(plan) = self.plan(home, &BTreeMap::new(), |_| true) else {
             let covered = self.is_covered(home);
             self.requests.all[number].uncovered |= !covered;
             return self.put(AGAIN_US, What::Step(number));
@@ -270,11 +271,11 @@ impl World {
     }
 
     /// What comes of asking a node to load these layers.
-    fn load(&self, home: Peer, node: NodeId, layers: LayerRange) -> Answer {
+    pub(crate) fn load(&self, home: Peer, node: NodeId, layers: LayerRange) -> Answer {
         let bytes = u64::from(layers.len()) * SHAPE.layer_bytes + SHAPE.engine_bytes;
         match self.by_id.get(&node).copied() {
             Some(peer) if self.node(peer).answers() && self.passes(home, peer) => {
-                if bytes <= self.node(peer).machine.memory_bytes {
+                if bytes <= self.node(peer).free_bytes() {
                     Answer::Loads
                 } else {
                     Answer::Refuses
@@ -320,8 +321,14 @@ impl World {
         there.map(|peer| room(&peer)).sum::<u32>() >= SHAPE.layers
     }
 
-    /// Asks the planner.
-    fn plan(&self, home: Peer) -> Option<Plan> {
+    /// Asks the planner: of the others, for those that are `able`. These `hosts` hold so many bytes for this node, which
+    /// are free for whatever comes in place of that.
+    pub(crate) fn plan(
+        &self,
+        home: Peer,
+        hosts: &BTreeMap<NodeId, u64>,
+        able: impl Fn(&NodeId) -> bool,
+    ) -> Option<Plan> {
         let node = self.node(home);
         let members = node.members.as_ref()?;
         let ask = Ask {
@@ -331,7 +338,14 @@ impl World {
             build: None,
         };
         let mut seen = members.view(&ask, self.now_at(home));
-        seen.retain(|seen| seen.why_not.is_none_or(|why| !why.bars()));
+        for seen in &mut seen {
+            if let Some(bytes) = hosts.get(&seen.node) {
+                seen.memory_bytes = seen.memory_bytes.max(*bytes);
+                let full = matches!(seen.why_not, Some(WhyNot::TooLittleMemory { .. }));
+                seen.why_not = seen.why_not.filter(|_| !full);
+            }
+        }
+        seen.retain(|seen| able(&seen.node) && seen.why_not.is_none_or(|why| !why.bars()));
         nearest(&mut seen, node.id.0[0]);
         let others: Vec<Candidate> = seen.iter().map(candidate).collect();
         let delays = delays(members, &seen);

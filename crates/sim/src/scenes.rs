@@ -6,7 +6,7 @@ use crate::liar::Lie;
 use crate::request::Ends;
 use crate::setup::Setup;
 use crate::weather::{Cut, Weather};
-use crate::world::World;
+use crate::world::{SECOND_US, World};
 use std::fmt;
 
 /// How long the end of a run is, over which its sight is taken, in seconds.
@@ -26,7 +26,7 @@ pub struct Scene {
 }
 
 /// All scenes that are small enough for every test run.
-pub const SCENES: [Scene; 6] = [
+pub const SCENES: [Scene; 7] = [
     Scene {
         name: "pair",
         seconds: 200,
@@ -160,7 +160,33 @@ pub const SCENES: [Scene; 6] = [
             ]
         },
     },
+    Scene {
+        name: "herd",
+        seconds: 480,
+        setup: |seed| Setup {
+            rings: HERD_RINGS,
+            late: Some((180, 20)),
+            ..Setup::quiet(seed, 90)
+        },
+        asks: |outcome| {
+            let rings = HERD_RINGS as u64;
+            vec![
+                ("all rings stand at the end", outcome.rings == HERD_RINGS),
+                ("rings stand all the time", outcome.up_share > 0.98),
+                ("some moved to the newcomers", outcome.moves > 0),
+                (
+                    "rings do not move again and again",
+                    outcome.moves <= 2 * rings,
+                ),
+                ("no ring does", outcome.moves_most <= 4),
+                ("no herd at anybody's door", outcome.load_refusals <= rings),
+            ]
+        },
+    },
 ];
+
+/// Coordinators with a ring that stands, in the scene of a herd.
+const HERD_RINGS: usize = 20;
 
 /// The commons as it must be: a thousand nodes, of which three tenths go in a minute. All of them gossip; a quarter keeps
 /// a table and asks, so that a run takes minutes.
@@ -218,6 +244,18 @@ pub struct Outcome {
     pub losses: u64,
     /// Nodes that went.
     pub departures: u64,
+    /// Rings that stand at the end.
+    pub rings: usize,
+    /// Which share of the time rings stood, once they had been formed.
+    pub up_share: f64,
+    /// How often such rings moved, all together and the most of one.
+    pub moves: u64,
+    /// The most moves of one.
+    pub moves_most: u32,
+    /// Loads that were refused since another ring had taken the memory.
+    pub load_refusals: u64,
+    /// The mean time of a token that they expect, in milliseconds.
+    pub token_ms: f64,
     refused: Vec<(&'static str, u64)>,
 }
 
@@ -259,6 +297,18 @@ impl fmt::Display for Outcome {
             self.losses,
             self.refused,
         )?;
+        if self.rings > 0 {
+            write!(
+                f,
+                "; {} rings stand, {:.4} of the time, {} moves ({} of one), {} loads refused, {:.0} ms a token",
+                self.rings,
+                self.up_share,
+                self.moves,
+                self.moves_most,
+                self.load_refusals,
+                self.token_ms
+            )?;
+        }
         self.faults
             .iter()
             .try_for_each(|fault| write!(f, "\n  FAULT {fault}"))
@@ -293,6 +343,12 @@ impl Scene {
             plans: requests.plans,
             losses: requests.losses,
             departures: world.tally.departures,
+            rings: world.rings().up(),
+            up_share: world.rings().up_share(self.seconds * SECOND_US),
+            moves: world.rings().moves,
+            moves_most: world.rings().moves_most(),
+            load_refusals: world.rings().refused,
+            token_ms: world.rings().token_ms(),
             refused: world
                 .tally
                 .refused

@@ -14,6 +14,8 @@ use proto::model::LayerRange;
 const SKEW_S: f64 = 140.0;
 /// The longest chain of introductions in a world.
 const CHAIN_MAX: usize = 5;
+/// What those that come late are: as good as any machine of a world.
+const LATE: (u64, u32) = (16_000_000_000, 300);
 /// When requests begin, in seconds.
 const ASKS_S: u64 = 30;
 
@@ -36,6 +38,10 @@ pub struct Setup {
     pub listens: usize,
     /// Within which time the first nodes come, in seconds.
     pub arrive_s: u64,
+    /// Coordinators that keep a ring up, the first of the nodes.
+    pub rings: usize,
+    /// When others join all at once, in seconds, and how many of the nodes these are; their machines are fast and large.
+    pub late: Option<(u64, usize)>,
 }
 
 impl Setup {
@@ -51,6 +57,8 @@ impl Setup {
             asks: 0.0,
             listens: 1,
             arrive_s: 10,
+            rings: 0,
+            late: None,
         }
     }
 }
@@ -107,6 +115,7 @@ impl World {
                     end: first + 8,
                 },
             },
+            taken_bytes: 0,
             listens: number.is_multiple_of(self.setup.listens),
             key,
             id,
@@ -127,6 +136,16 @@ impl World {
         };
         self.by_id.insert(id, Peer(number as u32));
         self.nodes.push(node);
+        if self.is_late(number) {
+            let machine = &mut self.nodes[number].machine;
+            (machine.memory_bytes, machine.layer_us) = LATE;
+        }
+    }
+
+    /// Whether a node is one of those that join late.
+    fn is_late(&self, number: usize) -> bool {
+        let late = self.setup.late.map_or(0, |(_, count)| count);
+        (self.setup.nodes - late..self.setup.nodes).contains(&number)
     }
 
     /// Somebody lets a newcomer in: often the founder, else anybody whose chain is not too long.
@@ -145,11 +164,15 @@ impl World {
         for number in 0..self.nodes.len() {
             let early_us = (self.dice.unit() * (self.setup.arrive_s * SECOND_US) as f64) as u64;
             let late_us = (self.setup.churn.away_s(&mut self.dice) * SECOND_US as f64) as u64;
-            let there = number < self.setup.nodes;
-            self.queue.put(
-                if there { early_us } else { late_us },
-                What::Up(Peer(number as u32)),
-            );
+            let at_us = match self.setup.late {
+                Some((at_s, _)) if self.is_late(number) => at_s * SECOND_US + early_us,
+                _ if number < self.setup.nodes => early_us,
+                _ => late_us,
+            };
+            self.queue.put(at_us, What::Up(Peer(number as u32)));
+        }
+        for number in 0..self.setup.rings {
+            self.keep_ring(Peer(number as u32));
         }
         for cut in &self.setup.weather.cuts {
             self.queue.put(cut.from_s * SECOND_US, What::Cut);

@@ -8,6 +8,7 @@ use crate::liar::{Liar, Mouth};
 use crate::node::{Node, Peer};
 use crate::queue::Queue;
 use crate::request::Requests;
+use crate::ring::Rings;
 use crate::setup::Setup;
 use crate::wires::IDLE_US;
 use iroh_gossip::proto::{
@@ -91,6 +92,8 @@ pub(crate) enum What {
     Check,
     Ask,
     Step(usize),
+    Review(usize),
+    Offer(Peer),
 }
 
 /// What was counted.
@@ -119,6 +122,7 @@ pub struct World {
     pub(crate) puppets: BTreeMap<NodeId, Peer>,
     pub(crate) ads: Ads,
     pub(crate) requests: Requests,
+    pub(crate) rings: Rings,
     pub(crate) check: Check,
     /// Whom eclipsers hunt.
     pub(crate) victim: Peer,
@@ -143,6 +147,7 @@ impl World {
             by_id: BTreeMap::new(),
             puppets: BTreeMap::new(),
             requests: Requests::default(),
+            rings: Rings::default(),
             check: Check::default(),
             victim: Peer(0),
             tally: Tally::default(),
@@ -264,6 +269,8 @@ impl World {
             }
             What::Ask => self.ask(),
             What::Step(request) => self.step(request),
+            What::Review(ring) => self.review(ring),
+            What::Offer(peer) => self.offer(peer),
             _ => {}
         }
     }

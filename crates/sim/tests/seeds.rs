@@ -61,6 +61,11 @@ fn eclipse() {
 }
 
 #[test]
+fn herd() {
+    run("herd");
+}
+
+#[test]
 fn seeds_that_failed_once() {
     for (name, seed) in REGRESSIONS {
         check(&Scene::named(name).unwrap(), seed);

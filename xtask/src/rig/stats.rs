@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The same quantity measured round after round; never empty.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Series(Vec<f64>);
 
 impl Series {

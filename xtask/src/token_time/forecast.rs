@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
 
-use super::RTTS_MS;
-use super::ring::{self, Ring, TOKENS, WARM_TOKENS};
+use super::ring::{self, Ring, WARM_TOKENS};
 use crate::rig::say;
 use crate::rig::started::Started;
 use crate::rig::stats::Series;
@@ -15,9 +15,11 @@ pub(super) const OFF_MAX: f64 = 0.2;
 /// How long nodes have to learn a new distance, by their heartbeats and the laps of a short answer: two looks of a node
 /// at what it measured.
 const LEARN: Duration = Duration::from_secs(12);
+/// Tokens of an answer whose time is taken.
+pub(super) const TOKENS: u32 = 32;
 
 /// Forecasts for one ring.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Forecasts {
     /// Remote stages.
     pub(super) split: u32,
@@ -26,10 +28,10 @@ pub(super) struct Forecasts {
 }
 
 /// A token at one distance, in milliseconds, round by round.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Forecast {
-    /// From a node to another and back, as asked.
-    pub(super) rtt_ms: u32,
+    /// From a node to another and back, as asked; `None` is over loopback.
+    pub(super) rtt_ms: Option<u32>,
     /// As `myzel plan` said it before.
     pub(super) foretold_ms: Series,
     /// As it was.
@@ -54,13 +56,15 @@ impl Forecasts {
         ring: &Ring,
         started: &Started,
         (split, rounds): (u32, usize),
+        rtts: &[Option<u32>],
     ) -> Result<Self> {
-        let rtts: Vec<u32> = [0].into_iter().chain(RTTS_MS).collect();
         let mut found = vec![(Vec::new(), Vec::new()); rtts.len()];
         for round in 0..rounds {
             for turn in 0..rtts.len() {
                 let at = (round + turn) % rtts.len();
-                ring.lap(started, rtts[at])?;
+                if let Some(rtt_ms) = rtts[at] {
+                    ring.lap(started, rtt_ms)?;
+                }
                 ring.ask(started, ring.coordinator(), WARM_TOKENS)?;
                 started.pause(LEARN)?;
                 let (stages, foretold_ms) = foretold(ring)?;
@@ -117,7 +121,7 @@ pub(super) mod tests {
         };
         Forecasts {
             split: 2,
-            at: vec![at(0, 12.0, 10.0), at(20, 50.0, 40.0)],
+            at: vec![at(None, 12.0, 10.0), at(Some(20), 50.0, 40.0)],
         }
     }
 

@@ -5,9 +5,11 @@
 //! [`lab::World`], whose links are calibrated first, and asks the same question at every distance in turn, round
 //! after round; the distance is changed under the running nodes. Computing is what a token takes at no distance, in
 //! the same round. [`forecast`] asks the planner beforehand what it expects. [`page`] turns the figures into a page with a verdict.
+//! A run takes half an hour; with `--part` it is done in pieces, and [`parts`] keeps what was measured until all is there.
 
 mod forecast;
 mod page;
+mod parts;
 mod ring;
 
 use std::path::{Path, PathBuf};
@@ -15,16 +17,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::builder::RangedU64ValueParser;
 
-use self::forecast::Forecasts;
-use self::ring::Layers;
+use self::parts::{Measured, Part};
 use crate::rig::machine::Machine;
 use crate::rig::started::Started;
 use crate::rig::{product, say};
 
 /// The page, below the repository.
 const PAGE: &str = "docs/token-time.md";
-/// Remote stages of the rings.
-const SPLITS: [u32; 2] = [1, 2];
 /// Times from a node to another and back, in milliseconds, beyond none at all.
 const RTTS_MS: [u32; 3] = [20, 50, 100];
 /// What a token may take beyond computing: this share of a lap,
@@ -45,6 +44,9 @@ pub(crate) struct Options {
     /// How often every distance is asked
     #[arg(long, value_name = "N", default_value_t = ROUNDS, value_parser = RangedU64ValueParser::<usize>::new().range(1..=ROUNDS_MAX))]
     rounds: usize,
+    /// Measure this part only, and take the others from runs before, of the same revision [default: all]
+    #[arg(long, value_name = "PART", value_enum)]
+    part: Vec<Part>,
     /// Where the page is written, below the repository unless absolute
     #[arg(long, value_name = "FILE", default_value = PAGE)]
     out: PathBuf,
@@ -61,23 +63,26 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
     let myzel = product::binary(&started, root, options.myzel.as_deref())?;
     let model = product::model(&started, &myzel)?;
     let machine = Machine::read(&started, root)?;
-    let (mut figures, mut forecasts) = (Vec::new(), Vec::new());
-    for split in SPLITS {
-        say(&format!(
-            "a ring over {split} remote, {} rounds",
-            options.rounds
-        ));
-        let start = |layers| {
-            let ring = ring::Ring::start(&started, &myzel, &model, (split, layers));
-            ring.with_context(|| format!("a ring over {split} remote"))
-        };
-        figures.push(start(Layers::Asked)?.measure(&started, options.rounds)?);
-        let planned = start(Layers::Planned)?;
-        forecasts.push(Forecasts::measure(
-            &planned,
-            &started,
-            (split, options.rounds),
-        )?);
+    let mut measured = match options.part[..] {
+        [] => Measured::new(&machine.revision, options.rounds),
+        _ => Measured::read(root, &machine.revision, options.rounds)?,
+    };
+    let parts = match &options.part[..] {
+        [] => &Part::ALL[..],
+        parts => parts,
+    };
+    for part in parts {
+        say(&format!("{part:?}, {} rounds", options.rounds));
+        let (split, layers) = part.ring();
+        let ring = ring::Ring::start(&started, &myzel, &model, (split, layers));
+        let ring = ring.with_context(|| format!("a ring over {split} remote"))?;
+        measured.add(*part, ring, &started)?;
+        measured.write(root)?;
+    }
+    let missing = measured.missing();
+    if !missing.is_empty() {
+        say(&format!("no page yet, parts are missing: {missing:?}"));
+        return Ok(measured.holds());
     }
     let command = format!("cargo xtask token-time --rounds {}", options.rounds);
     let opening = machine.opening(
@@ -85,13 +90,12 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
         &command,
         &format!("{} rounds", options.rounds),
     );
-    let page = page::page(&opening, &figures, &forecasts);
+    let page = page::page(&opening, &measured.figures(), &measured.forecasts());
     say(&page);
     let out = root.join(&options.out);
     std::fs::write(&out, page).with_context(|| format!("cannot write {}", out.display()))?;
     say(&format!("written: {}", out.display()));
-    let kept = figures.iter().all(ring::Figures::keeps_the_limit);
-    Ok(kept && forecasts.iter().all(Forecasts::hold))
+    Ok(measured.holds())
 }
 
 #[cfg(test)]
@@ -110,7 +114,11 @@ mod tests {
     fn without_options_the_page_is_written_and_nonsense_is_refused() {
         let options = Line::try_parse_from(["token-time"]).unwrap().options;
         assert_eq!((options.rounds, options.out), (ROUNDS, PAGE.into()));
-        for (line, says) in [("--rounds 0", "1..=60"), ("--myzel", "a value is required")] {
+        for (line, says) in [
+            ("--rounds 0", "1..=60"),
+            ("--myzel", "a value is required"),
+            ("--part ring-3", "ring-1"),
+        ] {
             let words = ["token-time"].into_iter().chain(line.split(' '));
             let error = Line::try_parse_from(words).unwrap_err().to_string();
             assert!(error.contains(says), "{line}: {error}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::{Machine, Node, World};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{HOP_MS_MAX, LAP_SHARE_MAX, RTTS_MS};
@@ -19,8 +20,11 @@ pub(super) const TEXT: &str = "Tell a very long story about a river.";
 pub(super) const TOKENS: u32 = 64;
 /// Tokens of the answer before it, in which the connections learn the new distance.
 pub(super) const WARM_TOKENS: u32 = 16;
-/// Positions of a context.
-const POSITIONS: &str = "512";
+/// Positions of a context, and requests at once: one, which is all that is asked.
+const ROOM: (&str, &str) = ("512", "1");
+/// The same where the planner must have a reason to share: caches for so many requests, so that layers need far more memory
+/// than embedding and head do.
+const ROOM_PLANNED: (&str, &str) = ("2048", "16");
 /// Rest between two questions, so that what the one left behind is done.
 const REST: Duration = Duration::from_millis(300);
 /// The chances of a world; none are taken here, since these links neither lose nor vary.
@@ -35,6 +39,8 @@ pub(super) enum Layers {
     Asked,
     /// The planner: each node has memory for its share alone, and a little more.
     Planned,
+    /// The same, and all nodes are on one machine and speak over its loopback.
+    Together,
 }
 
 /// A ring that is up, and beside it a node that computes alone.
@@ -50,7 +56,7 @@ pub(super) struct Ring {
 }
 
 /// What was measured of a ring, in milliseconds, round by round.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Figures {
     /// Remote stages.
     pub(super) split: u32,
@@ -63,7 +69,7 @@ pub(super) struct Figures {
 }
 
 /// What was measured at one distance.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Far {
     /// From a node to another and back, as asked.
     pub(super) rtt_ms: u32,
@@ -121,8 +127,22 @@ impl Ring {
         let apart = world.machine("alone")?;
         let model = model.to_str().context("the model's path is text")?;
         let setup = |machine: &Machine| {
-            let setup = machine.myzel(myzel).model(model).exact();
-            setup.arg("--context", POSITIONS).arg("--sessions", "1")
+            let setup = match layers {
+                Layers::Asked | Layers::Planned => machine.myzel(myzel),
+                Layers::Together => machines[0]
+                    .myzel(myzel)
+                    .data(&machine.dir().join("data"))
+                    .arg("--name", machine.name())
+                    .arg("--listen", "127.0.0.1:0"),
+            };
+            let (positions, sessions) = match layers {
+                Layers::Asked => ROOM,
+                Layers::Planned | Layers::Together => ROOM_PLANNED,
+            };
+            let setup = setup.model(model).exact();
+            setup
+                .arg("--context", positions)
+                .arg("--sessions", sessions)
         };
         let alone = setup(&apart).arg("--memory", &kib(ALONE_BYTES)).up()?;
         let (first, others) = (setup(&machines[0]), &machines[1..]);
@@ -133,7 +153,7 @@ impl Ring {
                 let stages = each(started, others, join)?;
                 (coordinator, stages)
             }
-            Layers::Planned => {
+            Layers::Planned | Layers::Together => {
                 let needs = Needs::of(&alone, ALONE_BYTES)?;
                 let share = needs.share(split);
                 let stage = |machine: &Machine| setup(machine).arg("--memory", &kib(share.stage));

@@ -179,6 +179,12 @@ async fn midway(disk: &Disk, clocks: [&HandClock; 2]) {
     }
 }
 
+/// What these nodes say of a model, whom nobody doubts.
+async fn ask(from: &Node, nodes: &[&Node], root: Hash) -> Survey {
+    let members: Vec<_> = nodes.iter().map(|node| node.member()).collect();
+    within(from.links.survey(&members, root, &Default::default())).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newcomer_fetches_its_range_is_killed_goes_on_composes_and_hands_on() {
     let dirs = [(); 4].map(|()| tempfile::tempdir().unwrap());
@@ -190,12 +196,7 @@ async fn a_newcomer_fetches_its_range_is_killed_goes_on_composes_and_hands_on() 
     let mut disk = Disk::open(c_dir);
 
     // What is there, the header first: it says what the stage needs.
-    let survey = within(c.links.survey(
-        &[a.member(), b.member()],
-        model.blake3,
-        &Default::default(),
-    ))
-    .await;
+    let survey = ask(&c, &[&a, &b], model.blake3).await;
     assert_eq!(survey.providers.len(), 2, "{:?}", survey.faults);
     let manifest = survey.manifest.clone().unwrap();
     disk.blocks.keep(manifest.clone()).await.unwrap();
@@ -244,11 +245,7 @@ async fn a_newcomer_fetches_its_range_is_killed_goes_on_composes_and_hands_on() 
         .offer(shelf, unlimited(), Arc::new(WallClock::default()));
     let d = newcomer(5, &mut [&mut c]).await;
     let disk = Disk::open(d_dir);
-    let survey = within(
-        d.links
-            .survey(&[c.member()], model.blake3, &Default::default()),
-    )
-    .await;
+    let survey = ask(&d, &[&c], model.blake3).await;
     assert_eq!(survey.manifest.as_ref(), Some(&manifest));
     within(disk.fetch(&d, &survey, &needed)).await.unwrap();
     stage_of(&d_dir.join("stages"), &disk, contents).await;
@@ -270,12 +267,7 @@ async fn a_rotten_disk_sends_nothing_wrong_and_a_full_range_comes_from_another()
         node.links.limit_uploads(unlimited());
     }
     let disk = Disk::open(c_dir);
-    let mut survey = within(c.links.survey(
-        &[a.member(), b.member()],
-        rotten.blake3,
-        &Default::default(),
-    ))
-    .await;
+    let mut survey = ask(&c, &[&a, &b], rotten.blake3).await;
     let contents = survey.manifest.clone().unwrap().contents;
     survey
         .providers

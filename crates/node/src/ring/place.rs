@@ -228,7 +228,11 @@ impl Work {
         ) else {
             return false;
         };
-        is_worth_moving(&kept.plan.forecast, &best.plan.forecast, placement.goal)
+        let moves = is_worth_moving(&kept.plan.forecast, &best.plan.forecast, placement.goal);
+        if moves {
+            placement.frees(now);
+        }
+        moves
     }
 }
 

@@ -78,7 +78,7 @@ fn read_all(offered: &Offered) -> Vec<u8> {
     out
 }
 
-fn manifest(contents: &Contents) -> Manifest {
+pub(crate) fn manifest(contents: &Contents) -> Manifest {
     Manifest {
         version: 1,
         contents: contents.clone(),
@@ -227,33 +227,6 @@ async fn a_newcomer_composes_its_stage_from_few_blocks_and_hands_those_on() {
             }
         }
     }
-}
-
-#[tokio::test]
-async fn the_header_block_is_enough_to_plan_and_weigh_with() {
-    let (full, new) = (Bench::new(), Bench::new());
-    let model = full.model(&specimen_of(Family::Llama));
-    let contents = full
-        .blocks
-        .contents_of(&model, Arc::new(Silent))
-        .await
-        .unwrap();
-    new.blocks.keep(manifest(&contents)).await.unwrap();
-    let header = *contents.block(BlockKind::Header).unwrap();
-    hand_over(&full.blocks, &new.blocks, &[header]).await;
-    let source = ModelBlocks::open(&new.blocks, &contents).await.unwrap();
-    let expected = source.header().clone();
-    let stages = Stages::open(&new.path("stages")).unwrap();
-    let hollow = stages.hollow_model(source).await.unwrap();
-    let path = hollow.path().to_owned();
-    let (whole, holes) = (fs::read(&model.path).unwrap(), fs::read(&path).unwrap());
-    let data = usize::try_from(expected.data_offset()).unwrap();
-    assert_eq!((whole.len(), &whole[..data]), (holes.len(), &holes[..data]));
-    assert!(holes[data..].iter().all(|byte| *byte == 0), "no weights");
-    let read = proto::gguf::Header::from_bytes(&holes).unwrap();
-    assert_eq!(read, expected);
-    drop(hollow);
-    assert!(!path.exists());
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod common;
 mod disk_full;
 mod hub;
 mod local;
+mod outline;
 mod pypi;
 mod server;
 mod slow_disk;
