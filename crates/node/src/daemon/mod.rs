@@ -123,6 +123,7 @@ impl Node {
             head: None,
             tail: None,
             stages: Vec::new(),
+            standbys: Vec::new(),
         })
     }
 }
