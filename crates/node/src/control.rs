@@ -222,7 +222,13 @@ impl Node {
             model,
             answers: self.requests.answers(),
             ring: self.ring_status(),
+            recoveries: self
+                .requests
+                .ring()
+                .map(|ring| ring.recoveries.newest())
+                .unwrap_or_default(),
             hosting: self.stages.status(),
+            standing_by: self.stages.standing_by(),
             sandbox,
             journal: self.streams.as_ref().map(Streams::status),
             quarantine: quarantine::status(self.ward.quarantined()),

@@ -84,11 +84,13 @@ impl Dispatch {
     async fn message(&self, peer: NodeId, body: LinkBody) {
         match body {
             LinkBody::OpenRing(open) => self.stages.open(peer, *open),
+            LinkBody::Standby(open) => self.stages.stand_by(peer, *open),
+            LinkBody::StandingBy(standing) => self.tell(News::StandingBy(peer, standing)).await,
             LinkBody::CloseRing(ring) => self.stages.close(peer, ring),
-            LinkBody::CloseSession(at) | LinkBody::Epoch(at) => {
-                self.stages.control(peer, at.ring, body);
-            }
-            LinkBody::Ack(ack) => self.stages.control(peer, ack.at.ring, body),
+            LinkBody::CloseSession(at) => self.stages.control(peer, at.ring, &body),
+            LinkBody::Epoch(epoch) => self.stages.control(peer, epoch.ring, &body),
+            LinkBody::Resume(resume) => self.stages.control(peer, resume.at.ring, &body),
+            LinkBody::Ack(ack) => self.stages.control(peer, ack.at.ring, &body),
             LinkBody::RingLoading(ring) => self.tell(News::Loading(peer, ring)).await,
             LinkBody::RingProgress(said) => self.tell(News::Progress(peer, said)).await,
             LinkBody::RingReady(ready) => self.tell(News::Ready(peer, ready)).await,

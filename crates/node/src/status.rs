@@ -31,8 +31,15 @@ pub struct Status {
     pub answers: Answers,
     /// The ring, where `--split` asks for one.
     pub ring: Option<RingStatus>,
+    /// The newest losses of stages that requests survived, or did not; oldest first, at most
+    /// [`crate::ring::RECOVERIES_MAX`].
+    #[serde(default)]
+    pub recoveries: Vec<RecoveryStatus>,
     /// Layers that this node hosts for others.
     pub hosting: Vec<HostingStatus>,
+    /// Layers that are loaded here in case that another member is lost; the node is their coordinator.
+    #[serde(default)]
+    pub standing_by: Vec<StandbyStatus>,
     /// How far the engine is locked up.
     pub sandbox: SandboxStatus,
     /// The journals of streamed answers; `None` where the owner wants none.
@@ -103,6 +110,22 @@ pub struct RingStatus {
     pub tail: Option<LayerRange>,
     /// The remote stages in their order.
     pub stages: Vec<StageStatus>,
+    /// Who has loaded a stage in case that its host is lost.
+    #[serde(default)]
+    pub standbys: Vec<StandbyStatus>,
+}
+
+/// A stage that is loaded beforehand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyStatus {
+    /// Who keeps it, or for whom.
+    pub node: NodeId,
+    /// Which stage it would become.
+    pub stage: u32,
+    /// Its layers.
+    pub layers: LayerRange,
+    /// The model's name.
+    pub model: String,
 }
 
 /// A remote stage.
@@ -122,6 +145,59 @@ pub struct StageStatus {
     pub same_class: bool,
 }
 
+/// One loss of a stage under requests, and what it took to go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryStatus {
+    /// When the loss was certain, in milliseconds since 1970 UTC.
+    pub at_ms: u64,
+    /// The stage that was lost, from 1.
+    pub stage: u32,
+    /// Why it counts as lost, in few words.
+    pub cause: String,
+    /// From the last frame that came back to the certainty, in milliseconds.
+    pub detected_ms: u64,
+    /// From the certainty to the next ring, in milliseconds; `None` while there is none.
+    pub formed_ms: Option<u64>,
+    /// From the certainty to the first row that came back over the next ring, in milliseconds.
+    pub resumed_ms: Option<u64>,
+    /// Rows that were computed to rebuild caches that were lost with their stage.
+    pub rows_replayed: u64,
+    /// Rows that stages which are still there computed a second time.
+    pub rows_recomputed: u64,
+    /// The same by stage of the next ring.
+    pub stages: Vec<RebuiltStage>,
+    /// Bytes of activations that were sent a second time.
+    pub bytes_resent: u64,
+    /// Requests that went on.
+    pub sessions: u32,
+}
+
+/// What a stage of the next ring computed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebuiltStage {
+    /// Which, from 1.
+    pub stage: u32,
+    /// Rows that had gone through its place and were not in its caches.
+    pub replayed: u64,
+    /// Rows that were in its caches, and were computed a second time.
+    pub recomputed: u64,
+}
+
+/// Recoveries since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecoveryTotals {
+    /// Stages that were lost under requests.
+    pub losses: u64,
+    /// Requests that went on.
+    pub sessions: u64,
+    /// See [`RecoveryStatus::rows_replayed`].
+    pub rows_replayed: u64,
+    /// See [`RecoveryStatus::rows_recomputed`].
+    pub rows_recomputed: u64,
+    /// See [`RecoveryStatus::bytes_resent`].
+    pub bytes_resent: u64,
+}
+
 /// Layers hosted for another coordinator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostingStatus {
@@ -135,6 +211,9 @@ pub struct HostingStatus {
     pub layers: LayerRange,
     /// The model's name.
     pub model: String,
+    /// Sessions whose caches are here.
+    #[serde(default)]
+    pub sessions: u32,
 }
 
 /// How far the engine is locked up, and what follows for others.

@@ -22,6 +22,8 @@ pub const STAGES_MAX: u32 = 64;
 pub const CHUNK_ROWS: u32 = 256;
 /// How long a stage keeps a session that it hears nothing of, in milliseconds.
 pub const LEASE_MS: u64 = 30_000;
+/// How long a member keeps a stage that it was asked to stand by for, in milliseconds; coordinators ask again in time.
+pub const STANDBY_MS: u64 = 30_000;
 /// How much output a stage retains for one session, in bytes.
 pub const RETAINED_BYTES_MAX: usize = 64 << 20;
 /// The longest message of gossip, in bytes: an ad, and what the protocol puts around it.
@@ -146,7 +148,7 @@ pub enum LinkBody {
     Ack(#[n(0)] Ack),
     /// Coordinator: from now on only frames of this epoch count; abort what is in flight and answer.
     #[n(8)]
-    Epoch(#[n(0)] SessionRef),
+    Epoch(#[n(0)] NewEpoch),
     /// Stage: where it stands, in answer to [`LinkBody::Epoch`].
     #[n(9)]
     EpochAnswer(#[n(0)] EpochAnswer),
@@ -166,6 +168,15 @@ pub enum LinkBody {
     /// Stage: still fetching what it is to load. Whoever does not know this waits as long as for any other stage.
     #[n(21)]
     RingProgress(#[n(0)] RingProgress),
+    /// Coordinator: all stages have answered an epoch; what this one keeps and sends on.
+    #[n(22)]
+    Resume(#[n(0)] Resume),
+    /// Coordinator: load this stage of a ring that is up, and keep it for [`STANDBY_MS`], in case that its host is lost.
+    #[n(23)]
+    Standby(#[n(0)] Box<OpenRing>),
+    /// Member: how it stands with a stage that it was to keep.
+    #[n(24)]
+    StandingBy(#[n(0)] StandingBy),
 }
 
 /// A sign of life.
@@ -214,6 +225,9 @@ pub struct OpenRing {
     /// Who sends the stage its inputs: the stage before, or the coordinator before the first. No other member may.
     #[n(8)]
     pub predecessor: NodeId,
+    /// The ring that this one goes on for. Who has a stage of it with the same contract keeps engine and sessions.
+    #[n(9)]
+    pub continues: Option<RingId>,
 }
 
 /// A stage is loaded.
@@ -229,6 +243,21 @@ pub struct RingReady {
     /// How long loading took, in milliseconds.
     #[n(2)]
     pub load_ms: u64,
+}
+
+/// How it stands with a stage that is kept for the case that its host is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct StandingBy {
+    /// The ring.
+    #[n(0)]
+    pub ring: RingId,
+    /// Its layers.
+    #[n(1)]
+    pub layers: LayerRange,
+    /// Why it is not loaded, for people, at most [`DETAIL_BYTES_MAX`] bytes; `None` when it is.
+    #[n(2)]
+    pub refused: Option<String>,
 }
 
 /// How far a stage is with fetching its layers.
@@ -276,6 +305,59 @@ pub struct SessionRef {
     pub epoch: u32,
 }
 
+/// A session's next epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct NewEpoch {
+    /// The ring.
+    #[n(0)]
+    pub ring: RingId,
+    /// The session.
+    #[n(1)]
+    pub session: SessionId,
+    /// The epoch.
+    #[n(2)]
+    pub epoch: u32,
+    /// The session goes on over a ring in which stages may be new: who does not have it opens it for so many
+    /// positions, and frames wait until [`LinkBody::Resume`] has come. Without it, frames follow at once.
+    #[n(3)]
+    pub positions_max: Option<u32>,
+}
+
+impl NewEpoch {
+    /// The session at this epoch.
+    #[must_use]
+    pub fn at(&self) -> SessionRef {
+        SessionRef {
+            ring: self.ring,
+            session: self.session,
+            epoch: self.epoch,
+        }
+    }
+}
+
+/// How a session goes on at a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Resume {
+    /// The session, at its new epoch.
+    #[n(0)]
+    pub at: SessionRef,
+    /// Which stage is meant, from 1: a node may host several.
+    #[n(1)]
+    pub stage: u32,
+    /// Positions that stay in its KV cache.
+    #[n(2)]
+    pub keep: u32,
+    /// The first position whose output the next stage lacks: retained outputs from here on go out again, earlier ones
+    /// never.
+    #[n(3)]
+    pub from: u32,
+    /// The first position that the coordinator lacks: what lies before it only rebuilds caches.
+    #[n(4)]
+    pub wanted: u32,
+}
+
 /// Outputs below `position` need not be retained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
 #[cbor(map)]
@@ -301,10 +383,10 @@ pub struct EpochAnswer {
     /// Positions in its KV cache.
     #[n(2)]
     pub length: u32,
-    /// BLAKE3 of the payload of the last frame it took.
+    /// BLAKE3 of the last row it took, where it is known. It is the output of the stage before at the same length.
     #[n(3)]
     pub input: Option<Hash>,
-    /// BLAKE3 of the last output it sent.
+    /// BLAKE3 of the last row that came out, where it is retained.
     #[n(4)]
     pub output: Option<Hash>,
     /// The first position whose output it still retains.

@@ -19,8 +19,8 @@ use proto::model::{LayerRange, Numerics, Sampling, WireType};
 use proto::packet::{self, PREFIX_BYTES, Prefix};
 use proto::ring::{
     Ack, Contract, EpochAnswer, Heartbeat, Hop, HopBody, HopHello, HopWelcome, Link, LinkBody,
-    OpenRing, OpenSession, RefusalCode, RingProgress, RingReady, RingRefused, Rows, RowsKind,
-    SessionFailed, SessionRef,
+    NewEpoch, OpenRing, OpenSession, RefusalCode, Resume, RingProgress, RingReady, RingRefused,
+    Rows, RowsKind, SessionFailed, SessionRef,
 };
 use proto::ticket::{TICKET_ADDRS_MAX, Ticket};
 use std::fmt::Debug;
@@ -301,6 +301,7 @@ fn links() {
         positions_max: 4096,
         model_name: "m".into(),
         predecessor: NodeId([9; 32]),
+        continues: None,
     };
     let ready = RingReady {
         ring: RingId([7; 16]),
@@ -347,7 +348,13 @@ fn links() {
         .into(),
         "ec925b648c 49",
     );
-    check::<Link>(LinkBody::Epoch(at()).into(), "42f9139d94 44");
+    let epoch = NewEpoch {
+        ring: at().ring,
+        session: at().session,
+        epoch: at().epoch,
+        positions_max: None,
+    };
+    check::<Link>(LinkBody::Epoch(epoch).into(), "42f9139d94 44");
     check::<Link>(LinkBody::EpochAnswer(answer).into(), "d543c9e49a 88");
     check::<Link>(LinkBody::SessionFailed(failed).into(), "39e7e05b8e 58");
     check::<Link>(
@@ -355,6 +362,25 @@ fn links() {
         "038399565a 22",
     );
     check::<Link>(LinkBody::Gossip(vec![1, 2, 3]).into(), "ab500be141 9");
+}
+
+#[test]
+fn sessions_that_go_on() {
+    let epoch = NewEpoch {
+        ring: at().ring,
+        session: at().session,
+        epoch: at().epoch,
+        positions_max: Some(4096),
+    };
+    let resume = Resume {
+        at: at(),
+        stage: 2,
+        keep: 300,
+        from: 40,
+        wanted: 290,
+    };
+    check::<Link>(LinkBody::Epoch(epoch).into(), "29b8bfd49e 48");
+    check::<Link>(LinkBody::Resume(resume).into(), "0ea636462d 59");
 }
 
 #[test]

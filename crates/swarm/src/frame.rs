@@ -2,6 +2,7 @@
 //!
 //! Payloads are `rows × embedding length` f32 values, little endian ([`proto::model::WireType::F32`]).
 
+use proto::ids::Hash;
 use proto::packet::PAYLOAD_BYTES_MAX;
 use proto::ring::{CHUNK_ROWS, DETAIL_BYTES_MAX, Rows};
 
@@ -165,6 +166,12 @@ pub fn check_payload(
             })
         }
     }
+}
+
+/// BLAKE3 of the last row of a payload that has at least one.
+pub(crate) fn last_row(payload: &[u8], embedding_length: u32) -> Hash {
+    let from = payload.len().saturating_sub(row_bytes(embedding_length));
+    Hash::of(&payload[from..])
 }
 
 /// The first value whose exponent is all ones: infinite or NaN (IEEE 754, binary32).

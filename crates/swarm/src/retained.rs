@@ -63,6 +63,15 @@ impl Retained {
         self.records.get(at)
     }
 
+    /// The record that `position` lies in.
+    pub(crate) fn around(&self, position: u32) -> Option<&Record> {
+        let after = self
+            .records
+            .partition_point(|record| record.position <= position);
+        let record = self.records.get(after.checked_sub(1)?)?;
+        (position < record.end()).then_some(record)
+    }
+
     /// The record that ends at `end`, which is the newest one or none.
     pub(crate) fn ending_at(&self, end: u32) -> Option<&Record> {
         self.records.back().filter(|record| record.end() == end)
@@ -236,6 +245,9 @@ mod tests {
         assert_eq!(retained.from(), Some(10));
         assert_eq!(retained.find(13).map(Record::end), Some(15));
         assert_eq!(retained.find(14), None);
+        assert_eq!(retained.around(14).map(|r| r.position), Some(13));
+        assert_eq!(retained.around(15).map(|r| r.position), Some(15));
+        assert_eq!((retained.around(9), retained.around(19)), (None, None));
         assert_eq!(retained.ending_at(19).map(|r| r.position), Some(15));
         assert_eq!(retained.ending_at(15), None);
     }

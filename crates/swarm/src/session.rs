@@ -18,17 +18,19 @@
 //! then the oldest chunks go. Every [`LEASE_RENEWAL_MS`] the last position is acknowledged once more, which renews the
 //! lease at stages that wait for a slow one.
 //!
-//! **Deadlines.** A lap that takes longer than three times the usual one is reported ([`Effect::Suspect`]) and counted. It fails
-//! the session only at the kind's limit: whether a peer lives, its heartbeats tell.
+//! **Deadlines.** While a lap lasts longer than usual, all peers are asked for a sign of life ([`Effect::Doubt`]): whether a
+//! peer lives, its link tells, and soon. A lap that takes longer than three times the usual one is also reported
+//! ([`Effect::Suspect`]) and counted. It fails the session only at the kind's limit.
 //!
-//! **Another ring.** Truth lives here: the tokens, and what the head made of them. So a peer that is lost ends the ring and not the
+//! **Going on.** Truth lives here: the tokens, and what the head made of them. So a peer that is lost ends the ring and not the
 //! answer: the session leaves it ([`Effect::Strand`]), the tail draws from what has come back, and on the next ring
-//! ([`Event::Rejoin`]) all rows go out once more under a new name, so that nothing late can be taken for new. Rows that had
-//! come back rebuild the caches there, in frames as large as the grid allows; what comes of them is dropped. A node that
+//! ([`Event::Rejoin`]) the session goes on under its next epoch. All stages say what they have; those that were not lost have
+//! their caches still. From the last one up it is then settled what each keeps and from where it sends again: what its successor
+//! lacks, from its retained outputs; a stage that retains too little computes that again. So a stage
+//! that took the place of a lost one is fed by the one before it, rows that had come back only rebuild its cache, and nobody else
+//! computes anything twice. When even the head's outputs are not all kept, everything is computed again from the tokens.
+//! The same happens on the same ring when a stage's engine was started again. Whatever comes late is of an old epoch. A node that
 //! finds no ring says so ([`Event::GiveUp`]).
-//!
-//! **Epochs.** [`Event::Resume`] announces the next epoch to every stage, and when all have answered sends again
-//! what has not come back. What the head produced and the ring has not returned is therefore always kept.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -75,6 +77,7 @@
 //! ```
 
 mod fault;
+mod goes_on;
 mod message;
 mod moves;
 mod pace;
@@ -86,18 +89,19 @@ mod watch;
 
 pub use fault::{PeerFault, ReturnFault, SessionFault, StageName};
 pub use message::{
-    Effect, Event, FinishReason, PlanError, RemoteStage, SessionPlan, SessionStatus, Suspicion, Way,
+    Effect, Event, FinishReason, PlanError, Rebuild, RebuiltStage, RemoteStage, SessionPlan,
+    SessionStatus, Suspicion, Way,
 };
 pub use pace::{
-    DEADLINE_FACTOR, DECODE_FLOOR_MS, DECODE_LIMIT_MS, PREFILL_FLOOR_MS, PREFILL_LIMIT_MS, StepKind,
+    DEADLINE_FACTOR, DECODE_FLOOR_MS, DECODE_LIMIT_MS, DOUBT_CEILING_MS, DOUBT_FLOOR_MS,
+    PREFILL_FLOOR_MS, PREFILL_LIMIT_MS, StepKind,
 };
 
 use crate::frame::{clean, frame_rows};
 use crate::retained::Retained;
 use bytes::Bytes;
 use pace::Pace;
-use proto::ids::SessionId;
-use proto::ring::{LEASE_MS, LinkBody, SessionRef};
+use proto::ring::{EpochAnswer, LEASE_MS, LinkBody, SessionRef};
 use std::collections::VecDeque;
 
 /// Frames of a session that are in the head, the ring or the tail at once.
@@ -122,9 +126,9 @@ impl Span {
 enum Phase {
     Waiting,
     Running,
-    /// An epoch was announced; which stages have answered, and since when the others are awaited.
+    /// An epoch was announced; what the stages have answered, and since when the others are awaited.
     Resuming {
-        answered: Vec<bool>,
+        answers: Vec<Option<EpochAnswer>>,
         since_ms: u64,
     },
     /// The ring is lost; why the session would have failed.
@@ -137,8 +141,6 @@ enum Phase {
 pub struct Session {
     plan: SessionPlan,
     phase: Phase,
-    /// What the session is called on its ring; the engine here knows it by the plan's name throughout.
-    name: SessionId,
     /// Rings that it left.
     moves: u32,
     epoch: u32,
@@ -150,16 +152,14 @@ pub struct Session {
     head_length: u32,
     /// The head's outputs.
     retained: Retained,
-    /// Rows that were sent on this ring, or will have been when an epoch begins.
+    /// Rows that were sent under this epoch, or need not be.
     sent_length: u32,
     /// Frames in the ring, oldest first, with the time of their sending.
     flight: VecDeque<(Span, u64)>,
     /// Frames that came back and wait for the tail.
     returned: VecDeque<(Span, Bytes)>,
-    /// Rows that came back, over whatever ring.
+    /// Rows that came back.
     returned_length: u32,
-    /// Rows that came back over this ring: fewer, while it is rebuilt.
-    back_length: u32,
     /// What the engine runs through the tail.
     tail: Option<Span>,
     /// Rows that the tail has taken.
@@ -171,9 +171,13 @@ pub struct Session {
     /// When the newest frame came back.
     moved_ms: u64,
     pace: Pace,
+    /// Nothing came back under this epoch yet, and caches are rebuilt: that lap says nothing about usual ones.
+    rebuilding: bool,
     /// Whether the oldest frame in the ring was reported as slow.
     suspected: bool,
     suspicions: u32,
+    /// How often signs of life were asked for since something moved.
+    doubts: u64,
 }
 
 impl Session {
@@ -186,7 +190,6 @@ impl Session {
         plan.check()?;
         Ok(Self {
             phase: Phase::Waiting,
-            name: plan.session,
             moves: 0,
             sent_length: 0,
             epoch: plan.epoch,
@@ -197,15 +200,16 @@ impl Session {
             flight: VecDeque::new(),
             returned: VecDeque::new(),
             returned_length: 0,
-            back_length: 0,
             tail: None,
             tail_length: 0,
             acked: 0,
             renewed_ms: 0,
             moved_ms: 0,
             pace: Pace::default(),
+            rebuilding: false,
             suspected: false,
             suspicions: 0,
+            doubts: 0,
             plan,
         })
     }
@@ -263,30 +267,37 @@ impl Session {
         out: &mut Vec<Effect>,
     ) -> Result<(), SessionFault> {
         match event {
-            Event::HeadDone { position, rows } => self.head_done(position, rows),
+            Event::HeadDone { position, rows } => {
+                self.head_done(position, rows)?;
+                self.settle(now_ms, out);
+                Ok(())
+            }
             Event::TailDone {
                 position,
                 drawn,
                 head_rows,
-            } => self.tail_done(position, drawn, head_rows, out),
+            } => {
+                self.tail_done(position, drawn, head_rows, out)?;
+                self.settle(now_ms, out);
+                Ok(())
+            }
             Event::EngineFailed { detail } => Err(SessionFault::Engine {
                 detail: clean(&detail),
             }),
-            Event::Rejoin(way) => self.rejoin(way, now_ms, out),
+            Event::Rejoin(way) => {
+                self.rejoin(way, now_ms, out);
+                Ok(())
+            }
             Event::GiveUp { why } => self.give_up(&why),
             // Whatever comes of a ring that was left.
             _ if matches!(self.phase, Phase::Stranded(_)) => Ok(()),
             Event::Returned { rows, payload } => self.take_back(rows, payload, now_ms),
             Event::StageFailed { stage, failed } => self.stage_failed(stage, failed),
-            Event::EpochAnswer { stage, answer } => self.epoch_answered(stage, answer),
+            Event::EpochAnswer { stage, answer } => self.epoch_answered(stage, answer, now_ms, out),
             Event::PeerSilent { stage, silent_ms } => {
                 self.blame(stage, PeerFault::Silent { silent_ms })
             }
             Event::LinkLost { stage } => self.blame(stage, PeerFault::LinkLost),
-            Event::Resume => {
-                self.resume(now_ms, out);
-                Ok(())
-            }
             Event::Tick => self.tick(now_ms, out),
             Event::Start | Event::Cancel => Ok(()),
         }
@@ -319,15 +330,18 @@ impl Session {
         }
     }
 
-    fn tell_all(&self, body: impl Fn(SessionRef) -> LinkBody, out: &mut Vec<Effect>) {
-        let at = SessionRef {
+    fn at(&self) -> SessionRef {
+        SessionRef {
             ring: self.plan.ring,
-            session: self.name,
+            session: self.plan.session,
             epoch: self.epoch,
-        };
+        }
+    }
+
+    fn tell_all(&self, body: impl Fn(SessionRef) -> LinkBody, out: &mut Vec<Effect>) {
         let tell = |stage| Effect::Tell {
             stage,
-            body: body(at),
+            body: body(self.at()),
         };
         out.extend((1..=self.plan.stages_len()).map(tell));
     }

@@ -23,7 +23,9 @@
 //!
 //! A new epoch aborts what is queued or being computed and leaves the committed rows. Until the first frame is taken
 //! under it, a frame before `length` that is no exact repeat trims the cache to its position instead of being refused: that is how a coordinator
-//! takes rejected rows back. A refusal changes nothing about a session; it is told to the coordinator once an epoch.
+//! takes rejected rows back. When stages may be new ([`NewEpoch::positions_max`](proto::ring::NewEpoch)), frames wait until the
+//! coordinator has said what stays here and what the next stage lacks ([`Event::Resume`]): retained outputs go out again from
+//! there on, and nothing that the next stage has. A refusal changes nothing about a session; it is told to the coordinator once an epoch.
 //! A failure of the engine ends the session's epoch here: told once, and every frame is ignored until the next.
 //!
 //! A session ends when the coordinator closes it, or when nothing was heard of it for [`LEASE_MS`].
@@ -58,6 +60,7 @@
 //! ```
 
 mod entry;
+mod goes_on;
 mod message;
 #[cfg(test)]
 mod tests;
@@ -67,14 +70,14 @@ pub use entry::FRAMES_QUEUED_MAX;
 pub use message::{Compute, Effect, Event, StageError, StagePlan, StageView};
 pub use tombs::TOMBS_MAX;
 
-use crate::frame::{EMBEDDING_LENGTH_MAX, Shape, check_payload, clean};
+use crate::frame::{EMBEDDING_LENGTH_MAX, Shape, check_payload, chunk_of, clean, row_bytes};
 use bytes::Bytes;
 use entry::{Entry, Input, Verdict};
 use proto::host::SESSIONS_MAX;
-use proto::ids::{Hash, SessionId};
+use proto::ids::{Hash, RingId, SessionId};
 use proto::ring::{
-    Ack, EpochAnswer, HopBody, LEASE_MS, LinkBody, OpenSession, RefusalCode, Rows, STAGES_MAX,
-    SessionFailed, SessionRef,
+    Ack, HopBody, LEASE_MS, LinkBody, OpenSession, RefusalCode, Rows, STAGES_MAX, SessionFailed,
+    SessionRef,
 };
 use std::collections::BTreeMap;
 use tombs::{Tomb, Tombs};
@@ -146,12 +149,29 @@ impl Stage {
                 }
             }
             Event::Ack(ack) => self.ack(ack, now_ms),
-            Event::Epoch(at) => self.epoch(at, now_ms, &mut out),
+            Event::Epoch(epoch) => self.epoch(epoch, now_ms, &mut out),
+            Event::Resume(resume) => self.resume(resume, now_ms, &mut out),
             Event::Close(at) => self.close(at, &mut out),
             Event::SuccessorLost => self.successor_lost(&mut out),
+            Event::CachesLost => self.caches_lost(&mut out),
             Event::Tick => self.tick(now_ms, &mut out),
         }
         out
+    }
+
+    /// The ring goes on as another, in which this is stage `stage` of `stages`. Sessions keep what they have; nothing of theirs
+    /// is forwarded until their next epoch.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError`] when there is no such stage; nothing changes then.
+    pub fn move_to(&mut self, ring: RingId, stage: u32, stages: u32) -> Result<(), StageError> {
+        if stage == 0 || stage > stages || stages > STAGES_MAX {
+            return Err(StageError::Stage { stage, stages });
+        }
+        (self.plan.ring, self.plan.stage, self.plan.stages) = (ring, stage, stages);
+        self.entries.values_mut().for_each(Entry::detach);
+        Ok(())
     }
 
     /// How many sessions are open.
@@ -178,11 +198,7 @@ impl Stage {
     }
 
     fn open(&mut self, open: OpenSession, now_ms: u64, out: &mut Vec<Effect>) {
-        let OpenSession {
-            session,
-            epoch,
-            positions_max,
-        } = open;
+        let session = open.session;
         if let Some(entry) = self.entries.get_mut(&session) {
             match entry.judge_open(&open) {
                 Ok(()) => {
@@ -198,6 +214,18 @@ impl Stage {
             Some(Tomb::Answered) => self.tombs.remove(session),
             None => {}
         }
+        if self.admit(open, now_ms, out) {
+            self.pass_on(open, out);
+        }
+    }
+
+    /// Opens a session that is not open, if there is room for it.
+    fn admit(&mut self, open: OpenSession, now_ms: u64, out: &mut Vec<Effect>) -> bool {
+        let OpenSession {
+            session,
+            epoch,
+            positions_max,
+        } = open;
         let limit = self.plan.positions_max;
         let refusal = if positions_max == 0 || positions_max > limit {
             Some((
@@ -213,10 +241,10 @@ impl Stage {
         if let Some((code, detail)) = refusal {
             self.tombs.put(session, Tomb::Answered);
             out.push(self.failed(session, epoch, code, &detail));
-            return;
+            return false;
         }
         self.entries.insert(session, Entry::new(open, now_ms));
-        self.pass_on(open, out);
+        true
     }
 
     /// The last stage has nobody behind it who would open anything.
@@ -258,12 +286,28 @@ impl Stage {
             hash: Hash::of(&payload),
             payload,
         };
+        if !entry.is_awaiting() {
+            return self.take(input, now_ms, out);
+        }
+        if !entry.hold(input, self.plan.retained_bytes_max) {
+            let detail = "too many rows came before it was said how to go on";
+            self.refuse(session, RefusalCode::NoRoom, detail, out);
+        }
+    }
+
+    /// Does what is to be done with a frame of the present epoch.
+    fn take(&mut self, input: Input, now_ms: u64, out: &mut Vec<Effect>) {
+        let (rows, session) = (input.rows, input.rows.session);
+        let Some(entry) = self.entries.get_mut(&session) else {
+            return;
+        };
         match entry.judge(&input) {
             Verdict::Refuse(code, detail) => return self.refuse(session, code, &detail, out),
             Verdict::Ignore => {}
             Verdict::Wait => entry.promise(&rows),
             Verdict::Repeat(output) => {
-                out.push(forward(&self.plan, session, entry.epoch(), &rows, output));
+                let epoch = entry.epoch();
+                out.extend(forward(&self.plan, entry, epoch, &rows, output));
             }
             Verdict::Take { trim, skip } => {
                 if let Some(length) = trim {
@@ -305,7 +349,7 @@ impl Stage {
         }
         entry.commit(output.clone(), plan.retained_bytes_max);
         let compute = entry.next_compute();
-        out.push(forward(&plan, session, at.0, &rows, output));
+        out.extend(forward(&plan, entry, at.0, &rows, output));
         out.extend(compute.map(Effect::Compute));
     }
 
@@ -323,37 +367,6 @@ impl Stage {
                 entry.acknowledge(position);
             }
         }
-    }
-
-    fn epoch(&mut self, at: SessionRef, now_ms: u64, out: &mut Vec<Effect>) {
-        let session = at.session;
-        let Some(entry) = self.entries.get_mut(&session) else {
-            let detail = "an epoch was announced for a session that is not open here";
-            out.push(self.failed(session, at.epoch, RefusalCode::UnknownSession, detail));
-            return;
-        };
-        if at.epoch < entry.epoch() {
-            let detail = format!("epoch {} was announced before", entry.epoch());
-            return self.refuse(session, RefusalCode::OldEpoch, &detail, out);
-        }
-        entry.heard(now_ms);
-        if entry.advance(at.epoch) {
-            let length = entry.view().length;
-            out.push(Effect::TrimCache { session, length });
-        }
-        let (input, output) = entry.last_hashes();
-        let view = entry.view();
-        out.push(Effect::Tell(LinkBody::EpochAnswer(EpochAnswer {
-            at: SessionRef {
-                ring: self.plan.ring,
-                ..at
-            },
-            stage: self.plan.stage,
-            length: view.length,
-            input,
-            output,
-            retained_from: view.retained_from,
-        })));
     }
 
     fn close(&mut self, at: SessionRef, out: &mut Vec<Effect>) {
@@ -417,19 +430,24 @@ impl Stage {
     }
 }
 
-/// An output on its way: the input's head with our name on it.
+/// An output on its way, without rows that the next stage has: the input's head with our name on it.
 fn forward(
     plan: &StagePlan,
-    session: SessionId,
+    entry: &Entry,
     epoch: u32,
     rows: &Rows,
     payload: Bytes,
-) -> Effect {
+) -> Option<Effect> {
+    let skip = entry.forwards(rows)?;
+    let position = rows.position + skip;
     let body = HopBody::Rows(Rows {
-        session,
         epoch,
+        position,
+        rows: rows.rows - skip,
+        chunk: chunk_of(position),
         stage: plan.stage,
         ..*rows
     });
-    Effect::Forward { body, payload }
+    let payload = payload.slice(skip as usize * row_bytes(plan.embedding_length)..);
+    Some(Effect::Forward { body, payload })
 }

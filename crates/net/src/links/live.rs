@@ -7,7 +7,7 @@ use super::meter::{Meter, Pace};
 use super::table::{Place, Vitals};
 use super::{LinkEvent, Mesh, encode};
 use crate::end::{self, EndReason};
-use crate::limits::{DOUBT_LAPS, DOUBT_MS, FLOOD_PENANCE_MS, MEMBERS_PER_MESSAGE};
+use crate::limits::{DOUBT_LAPS, DOUBT_MS, FLOOD_PENANCE_MS, MEMBERS_PER_MESSAGE, OWN_DELAY_MS};
 use crate::packets::PacketReader;
 use crate::ways::{Way, is_relayed};
 use bytes::Bytes;
@@ -180,12 +180,16 @@ async fn patiently<T>(
             sign = &mut sign => return Ok(sign),
             () = vitals.doubted() => {
                 ask();
-                let laps = vitals.rtt().unwrap_or_default() * DOUBT_LAPS;
-                let more = Duration::from_millis(DOUBT_MS) + laps;
+                let more = Duration::from_millis(DOUBT_MS) + vitals.laps() * DOUBT_LAPS;
                 patience = patience.min(begun.elapsed() + more);
             }
             () = tokio::time::sleep(patience.saturating_sub(begun.elapsed())) => {
-                return Err(begun.elapsed().as_millis() as u64);
+                let late = begun.elapsed().saturating_sub(patience);
+                if late < Duration::from_millis(OWN_DELAY_MS) {
+                    return Err(begun.elapsed().as_millis() as u64);
+                }
+                // What came meanwhile may not have been read.
+                patience = begun.elapsed() + late.min(Duration::from_millis(DOUBT_MS));
             }
         }
     }

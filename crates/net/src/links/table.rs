@@ -56,6 +56,8 @@ struct Live {
 pub(crate) struct Vitals {
     /// Smoothed round trip in microseconds; 0 is not measured.
     rtt_us: AtomicU64,
+    /// The longest round trip lately, in microseconds.
+    longest_us: AtomicU64,
     incarnation: AtomicU64,
     heard: AtomicBool,
     way: OnceLock<Way>,
@@ -102,6 +104,9 @@ impl Vitals {
             before - before / 8 + rtt_us / 8
         };
         self.rtt_us.store(smoothed.max(1), Ordering::Relaxed);
+        let longest = self.longest_us.load(Ordering::Relaxed);
+        let longest = rtt_us.max(longest - longest / 8);
+        self.longest_us.store(longest, Ordering::Relaxed);
     }
 
     pub(crate) fn heard_incarnation(&self, incarnation: u64) {
@@ -132,6 +137,12 @@ impl Vitals {
     pub(crate) fn rtt(&self) -> Option<Duration> {
         let us = self.rtt_us.load(Ordering::Relaxed);
         (us > 0).then(|| Duration::from_micros(us))
+    }
+
+    /// The usual round trip and the longest lately, together.
+    pub(crate) fn laps(&self) -> Duration {
+        let longest = Duration::from_micros(self.longest_us.load(Ordering::Relaxed));
+        self.rtt().unwrap_or_default() + longest
     }
 
     fn incarnation(&self) -> Option<u64> {
@@ -523,5 +534,8 @@ mod tests {
         assert_eq!(vitals.rtt(), Some(Duration::from_micros(800)));
         vitals.measured(1600);
         assert_eq!(vitals.rtt(), Some(Duration::from_micros(900)));
+        assert_eq!(vitals.laps(), Duration::from_micros(900 + 1600));
+        vitals.measured(900);
+        assert_eq!(vitals.laps(), Duration::from_micros(900 + 1400));
     }
 }

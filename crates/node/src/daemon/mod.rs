@@ -129,6 +129,7 @@ impl Node {
             head: None,
             tail: None,
             stages: Vec::new(),
+            standbys: Vec::new(),
         })
     }
 }

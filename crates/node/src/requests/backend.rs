@@ -3,6 +3,7 @@
 use super::prompt::{known, render, steer, tokens};
 use super::run::{self, Job, Path, Reply};
 use super::{Requests, pull, refused};
+use crate::status::RecoveryTotals;
 use api::{
     Backend, EmbedRequest, Embeddings, Family, FamilyKind, Fault, GenerateRequest, Generation,
     Health, HealthState, Input, Message, ModelCard, Piece, PullEvent, RenderRequest, Rendered,
@@ -130,6 +131,39 @@ impl Requests {
     }
 }
 
+/// What losses of stages took.
+fn recovered(totals: RecoveryTotals) -> [Family; 5] {
+    let count =
+        |name, help, value: u64| Family::plain(name, help, FamilyKind::Counter, value as f64);
+    [
+        count(
+            "myzel_recoveries_total",
+            "Stages that were lost under requests.",
+            totals.losses,
+        ),
+        count(
+            "myzel_recovered_requests_total",
+            "Requests that went on after a stage was lost.",
+            totals.sessions,
+        ),
+        count(
+            "myzel_rows_replayed_total",
+            "Rows computed to rebuild caches that were lost with their stage.",
+            totals.rows_replayed,
+        ),
+        count(
+            "myzel_rows_recomputed_total",
+            "Rows that stages which were not lost computed a second time.",
+            totals.rows_recomputed,
+        ),
+        count(
+            "myzel_activation_bytes_resent_total",
+            "Activations sent a second time.",
+            totals.bytes_resent,
+        ),
+    ]
+}
+
 impl Backend for Requests {
     fn models(&self) -> Vec<ModelCard> {
         let host = self.host().ok();
@@ -158,7 +192,7 @@ impl Backend for Requests {
         let rates = self.rates();
         let count = |name, help, value: u64| Family::plain(name, help, Counter, value as f64);
         let gauge = |name, help, value: f64| Family::plain(name, help, Gauge, value);
-        vec![
+        let mut families = vec![
             count(
                 "myzel_requests_total",
                 "Requests computed or failed.",
@@ -195,7 +229,11 @@ impl Backend for Requests {
                 "Time to the first token of the newest answer.",
                 rates.first_token_ms as f64 / 1000.0,
             ),
-        ]
+        ];
+        if let Some(ring) = &self.ring {
+            families.extend(recovered(ring.recoveries.totals()));
+        }
+        families
     }
 
     async fn generate(&self, mut request: GenerateRequest) -> Result<Generation, Fault> {

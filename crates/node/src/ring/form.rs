@@ -3,7 +3,8 @@
 use super::laps::Laps;
 use super::loads::Loads;
 use super::place::{Layout, Placing};
-use super::{News, Ring, StageHost, State, Work, engine_down, read_frames};
+use super::up::read_frames;
+use super::{News, Ring, StageHost, State, Work, engine_down};
 use engine::Supervisor;
 use net::{HopReceiver, HopSender, IncomingHop};
 use proto::host::{Loaded, Part, Role};
@@ -11,7 +12,6 @@ use proto::ids::{NodeId, RingId};
 use proto::member::Member;
 use proto::model::{LayerRange, WireType};
 use proto::ring::{CHUNK_ROWS, Contract, HopHello, LinkBody, OpenRing, RefusalCode, RingReady};
-use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use swarm::split::Split;
@@ -72,10 +72,11 @@ impl Work {
             Err(error) => Err(error),
         };
         if formed.is_err() {
-            for member in &layout.hosts {
-                // Whoever is lost learns it by itself.
-                let _ = self.plan.links.send(member.id, LinkBody::CloseRing(id));
-            }
+            let new = layout
+                .hosts
+                .iter()
+                .filter(|host| !self.keeps_any(host.id, &layout));
+            new.for_each(|host| self.close(host.id, id));
         }
         let (ready, sender, receiver) = formed?;
         let ends = (engine, host.loaded());
@@ -108,26 +109,31 @@ impl Work {
         Ok(engine)
     }
 
+    /// The lost ring of which this member still has this very stage.
+    fn goes_on(&self, node: NodeId, layers: LayerRange) -> Option<RingId> {
+        let lost = self.lost.as_ref()?;
+        let mut places = lost.layout.hosts.iter().zip(&lost.layout.split.remote);
+        let had = places.any(|(host, had)| host.id == node && *had == layers);
+        had.then_some(lost.ring)
+    }
+
+    /// Whether this member has a place that it had in the lost ring.
+    fn keeps_any(&self, node: NodeId, layout: &Layout) -> bool {
+        let mut places = layout.hosts.iter().zip(&layout.split.remote);
+        places.any(|(host, layers)| host.id == node && self.goes_on(node, *layers).is_some())
+    }
+
     /// Asks every chosen member to load its stage.
     fn open(&self, id: RingId, layout: &Layout, loaded: &Loaded) -> Result<(), FormError> {
-        let (this, chosen) = (self.plan.links.this_member(), &layout.hosts);
-        for (i, (member, layers)) in chosen.iter().zip(&layout.split.remote).enumerate() {
-            let open = OpenRing {
-                ring: id,
-                stage: i as u32 + 1,
-                stages: chosen.len() as u32,
-                contract: contract(
-                    self.plan.model.blake3,
-                    *layers,
-                    self.plan.engine.numerics,
-                    loaded,
-                ),
-                predecessor: if i == 0 { this.id } else { chosen[i - 1].id },
-                successor: chosen.get(i + 1).unwrap_or(&this).clone(),
-                sessions_max: loaded.sessions_max,
-                positions_max: loaded.positions_max,
-                model_name: self.plan.model.name.clone(),
-            };
+        for (i, (member, layers)) in layout.hosts.iter().zip(&layout.split.remote).enumerate() {
+            let continues = self.goes_on(member.id, *layers);
+            if let Some(lost) = &self.lost
+                && !self.keeps_any(member.id, layout)
+            {
+                // The memory of what it had is needed for what it is to have.
+                self.close(member.id, lost.ring);
+            }
+            let open = self.request(id, (i, continues), layout, loaded);
             self.plan
                 .links
                 .send(member.id, LinkBody::OpenRing(Box::new(open)))
@@ -136,14 +142,39 @@ impl Work {
         Ok(())
     }
 
+    /// What the host of a stage, counted from 0, is asked for; and of which ring it goes on.
+    pub(super) fn request(
+        &self,
+        ring: RingId,
+        (at, continues): (usize, Option<RingId>),
+        layout: &Layout,
+        loaded: &Loaded,
+    ) -> OpenRing {
+        let (this, hosts) = (self.plan.links.this_member(), &layout.hosts);
+        let before = at.checked_sub(1).map_or(&this, |before| &hosts[before]);
+        let (model, layers) = (&self.plan.model, layout.split.remote[at]);
+        OpenRing {
+            ring,
+            stage: at as u32 + 1,
+            stages: hosts.len() as u32,
+            contract: contract(model.blake3, layers, self.plan.engine.numerics, loaded),
+            predecessor: before.id,
+            successor: hosts.get(at + 1).unwrap_or(&this).clone(),
+            sessions_max: loaded.sessions_max,
+            positions_max: loaded.positions_max,
+            model_name: model.name.clone(),
+            continues,
+        }
+    }
+
     /// Waits until all have loaded and the last has called back, then calls the first.
     async fn connect(
         &mut self,
         id: RingId,
         chosen: &[Member],
-    ) -> Result<(HashMap<NodeId, RingReady>, HopSender, HopReceiver), FormError> {
+    ) -> Result<(Vec<(NodeId, RingReady)>, HopSender, HopReceiver), FormError> {
         let mut loads = Loads::new(chosen, self.plan.model.bytes, Instant::now());
-        let mut ready = HashMap::new();
+        let mut ready = Vec::new();
         let mut back = None;
         while !loads.all_ready() || back.is_none() {
             let news = tokio::time::timeout_at(loads.until(), self.inbox.recv()).await;
@@ -160,7 +191,7 @@ impl Work {
                 }
                 News::Ready(node, it) if it.ring == id => {
                     loads.ready(node, now);
-                    ready.insert(node, it);
+                    ready.push((node, it));
                     self.publish_forming(id, &loads);
                 }
                 News::Hop(hop) => back = self.called_back(id, chosen, hop).await.or(back),
@@ -208,11 +239,14 @@ impl Work {
         id: RingId,
         (engine, loaded): (Arc<Supervisor>, &Loaded),
         layout: Layout,
-        mut ready: HashMap<NodeId, RingReady>,
+        ready: Vec<(NodeId, RingReady)>,
         (sender, receiver): (HopSender, HopReceiver),
     ) -> Arc<Ring> {
         let host = |(i, member): (usize, Member)| {
-            let ready = ready.remove(&member.id)?;
+            let said = |(node, ready): &&(NodeId, RingReady)| {
+                *node == member.id && ready.contract.layers == layout.split.remote[i]
+            };
+            let ready = ready.iter().find(said)?.1.clone();
             let same_class = ready.contract.cpu_class == loaded.cpu_class;
             Some(StageHost {
                 stage: i as u32 + 1,
@@ -240,6 +274,8 @@ impl Work {
             outlived: AtomicBool::new(false),
             ended: CancellationToken::new(),
             broken: Mutex::default(),
+            moved: Mutex::new(Instant::now()),
+            recovery: (self.recoveries.clone(), self.recovery),
         });
         // Ends with the ring's token, which the coordinator fires.
         self.tasks.spawn(read_frames(ring.clone(), receiver));
@@ -253,7 +289,14 @@ fn broke_off(id: RingId, chosen: &[Member], news: &News) -> Result<(), FormError
     match news {
         News::Refused(node, it) if it.ring == id => {
             let who = member(*node).map(named).unwrap_or_default();
-            Err(fault(format!("{who} says: {}", it.detail), Some(*node)))
+            let at = chosen.iter().position(|member| member.id == *node);
+            let behind = at.and_then(|at| chosen.get(at + 1));
+            // Who cannot reach the next one has done nothing wrong.
+            let guilty = match behind {
+                Some(next) if it.code == Some(RefusalCode::SuccessorLost) => next.id,
+                _ => *node,
+            };
+            Err(fault(format!("{who} says: {}", it.detail), Some(guilty)))
         }
         News::Lost(node, reason) => match member(*node) {
             Some(lost) => {

@@ -60,8 +60,12 @@ impl Loads {
         }
     }
 
+    /// The stage of a node that has not loaded; one of them, where it hosts several.
     fn load(&mut self, node: NodeId) -> Option<&mut Load> {
-        self.stages.iter_mut().find(|load| load.member.id == node)
+        let waits = |load: &Load| load.member.id == node && load.state != State::Ready;
+        let at = self.stages.iter().position(waits);
+        let at = at.or_else(|| self.stages.iter().position(|load| load.member.id == node))?;
+        self.stages.get_mut(at)
     }
 
     /// A stage says that it was asked.

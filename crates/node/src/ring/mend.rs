@@ -13,24 +13,41 @@ pub(super) struct Place {
 }
 
 /// The places of a ring that has the same layers in the same order. `spare` are others, with the layers that each has
-/// room for, the best first.
+/// room for, the best first. `loaded` says who has layers loaded already.
 ///
 /// One that is still there keeps its place, so that what it has loaded can be used again. When somebody is missing and
-/// no spare one has room for the place, all who are left share the layers evenly. `None` when nobody is.
-pub(super) fn mend(places: &[Place], spare: &[(NodeId, u32)]) -> Option<Vec<(NodeId, LayerRange)>> {
-    replace(places, spare).or_else(|| share(places, spare))
+/// no spare one has room for the place, one who is left and has loaded it takes it as a second one; where there is none, all
+/// who are left share the layers evenly. `None` when nobody is.
+pub(super) fn mend(
+    places: &[Place],
+    spare: &[(NodeId, u32)],
+    loaded: impl Fn(NodeId, LayerRange) -> bool,
+) -> Option<Vec<(NodeId, LayerRange)>> {
+    replace(places, spare, loaded).or_else(|| share(places, spare))
 }
 
-fn replace(places: &[Place], spare: &[(NodeId, u32)]) -> Option<Vec<(NodeId, LayerRange)>> {
+fn replace(
+    places: &[Place],
+    spare: &[(NodeId, u32)],
+    loaded: impl Fn(NodeId, LayerRange) -> bool,
+) -> Option<Vec<(NodeId, LayerRange)>> {
     let mut spare = spare.to_vec();
     let mut place = |place: &Place| {
         if let Some(id) = place.left {
             return Some((id, place.layers));
         }
-        let at = spare
-            .iter()
-            .position(|(_, room)| *room >= place.layers.len())?;
-        Some((spare.remove(at).0, place.layers))
+        let has = spare.iter().position(|(id, _)| loaded(*id, place.layers));
+        let at = has.or_else(|| {
+            let fits = |(_, room): &(NodeId, u32)| *room >= place.layers.len();
+            spare.iter().position(fits)
+        });
+        if let Some(at) = at {
+            return Some((spare.remove(at).0, place.layers));
+        }
+        // A second stage for somebody who has one.
+        let mut left = places.iter().filter_map(|place| place.left);
+        let id = left.find(|id| loaded(*id, place.layers))?;
+        Some((id, place.layers))
     };
     places.iter().map(&mut place).collect()
 }
@@ -62,6 +79,16 @@ mod tests {
 
     /// Places of five layers each, from layer 2; `lost` are gone.
     fn check(lost: &[u8], spare: &[(u8, u32)], expected: &[(u8, u32, u32)]) {
+        check_loaded(lost, spare, &[], expected);
+    }
+
+    /// Of those that are spare, some have loaded a place's layers.
+    fn check_loaded(
+        lost: &[u8],
+        spare: &[(u8, u32)],
+        loaded: &[(u8, u32)],
+        expected: &[(u8, u32, u32)],
+    ) {
         let place = |n: u8| Place {
             left: (!lost.contains(&n)).then(|| id(n)),
             layers: LayerRange {
@@ -71,7 +98,8 @@ mod tests {
         };
         let places = [place(1), place(2), place(3)];
         let spare: Vec<_> = spare.iter().map(|(n, room)| (id(*n), *room)).collect();
-        let placed = mend(&places, &spare).unwrap_or_default();
+        let has = |id: NodeId, layers: LayerRange| loaded.contains(&(id.0[0], layers.first));
+        let placed = mend(&places, &spare, has).unwrap_or_default();
         let placed: Vec<_> = placed
             .iter()
             .map(|(id, l)| (id.0[0], l.first, l.end))
@@ -93,6 +121,34 @@ mod tests {
             &[(8, 9), (9, 9)],
             &[(8, 2, 7), (2, 7, 12), (9, 12, 17)],
         );
+    }
+
+    #[test]
+    fn who_has_loaded_a_place_comes_first() {
+        check_loaded(
+            &[2],
+            &[(8, 9), (9, 0)],
+            &[(9, 7)],
+            &[(1, 2, 7), (9, 7, 12), (3, 12, 17)],
+        );
+        check_loaded(
+            &[1, 2],
+            &[(8, 9), (9, 9)],
+            &[(9, 2), (8, 7)],
+            &[(9, 2, 7), (8, 7, 12), (3, 12, 17)],
+        );
+    }
+
+    #[test]
+    fn who_is_left_and_has_loaded_the_place_takes_a_second_one() {
+        check_loaded(&[2], &[], &[(3, 7)], &[(1, 2, 7), (3, 7, 12), (3, 12, 17)]);
+        check_loaded(
+            &[2],
+            &[(8, 9)],
+            &[(3, 7)],
+            &[(1, 2, 7), (8, 7, 12), (3, 12, 17)],
+        );
+        check_loaded(&[2, 3], &[], &[(3, 7)], &[(1, 2, 17)]);
     }
 
     #[test]

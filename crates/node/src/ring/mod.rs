@@ -16,37 +16,39 @@ mod laps;
 mod loads;
 mod mend;
 mod place;
+mod recoveries;
 mod seek;
 pub mod session;
+mod standbys;
 mod state;
+mod up;
 
 pub use place::Placing;
+pub use recoveries::{RECOVERIES_MAX, Recoveries, Resent};
 pub use state::{State, Why};
+pub use up::{Ring, StageHost};
 
 use crate::content::Cuts;
 use crate::home::EngineSettings;
 use crate::rooms::Rooms;
-use crate::status::{RingStatus, StageStatus};
-use bytes::Bytes;
+use crate::status::RingStatus;
 use engine::{EngineError, Supervisor};
-use laps::Laps;
-use net::{EndReason, HopReceiver, HopSender, IncomingHop, Links, Net};
+use net::{EndReason, IncomingHop, Links, Net};
 use place::Layout;
-use proto::ids::{NodeId, RingId, SessionId};
+use proto::ids::{NodeId, RingId};
 use proto::member::{Member, Membership};
 use proto::ring::{
-    EpochAnswer, HopBody, LinkBody, RefusalCode, RingProgress, RingReady, RingRefused,
-    SessionFailed,
+    EpochAnswer, LinkBody, RefusalCode, RingProgress, RingReady, RingRefused, SessionFailed,
+    StandingBy,
 };
+use standbys::Standbys;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use swarm::session::{Event, RemoteStage};
+use swarm::session::Event;
 use swarm::split::Split;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -78,6 +80,8 @@ pub enum News {
     Refused(NodeId, RingRefused),
     /// A stage cannot go on with a session.
     Failed(NodeId, SessionFailed),
+    /// A member says how it stands with a stage that it keeps.
+    StandingBy(NodeId, StandingBy),
     /// A stage says where it stands.
     Answer(NodeId, EpochAnswer),
     /// A stage wants to return activations.
@@ -111,6 +115,9 @@ pub struct Coordinator {
     state: watch::Receiver<State>,
     news: mpsc::Sender<News>,
     placing: Placing,
+    /// What the losses of stages took.
+    pub recoveries: Recoveries,
+    standbys: Standbys,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -128,7 +135,8 @@ impl Coordinator {
         let (news, inbox) = mpsc::channel(NEWS_MAX);
         let placing = plan.placing.clone();
         let (members, refused) = (BTreeMap::new(), HashMap::new());
-        let tasks = TaskTracker::new();
+        let (tasks, recoveries) = (TaskTracker::new(), Recoveries::default());
+        let standbys = Standbys::default();
         let work = Work {
             plan,
             ends: None,
@@ -136,6 +144,9 @@ impl Coordinator {
             inbox,
             members,
             lost: None,
+            recovery: None,
+            recoveries: recoveries.clone(),
+            standbys: standbys.clone(),
             refused,
             tasks,
         };
@@ -143,6 +154,8 @@ impl Coordinator {
             state,
             news,
             placing,
+            recoveries,
+            standbys,
             task: tokio::spawn(work.run()),
         }
     }
@@ -209,6 +222,7 @@ impl Coordinator {
             stages: ring
                 .map(|ring| ring.stages.iter().map(StageHost::status).collect())
                 .unwrap_or_default(),
+            standbys: self.standbys.all(),
         }
     }
 }
@@ -226,183 +240,12 @@ impl Coordinator {
     }
 }
 
-/// A remote stage of a ring that is up.
-#[derive(Debug, Clone)]
-pub struct StageHost {
-    /// Who hosts it.
-    pub member: Member,
-    /// What it said when it had loaded.
-    pub ready: RingReady,
-    /// Which, from 1.
-    pub stage: u32,
-    /// Whether its bits equal ours.
-    pub same_class: bool,
-}
-
-impl StageHost {
-    fn status(&self) -> StageStatus {
-        StageStatus {
-            stage: self.stage,
-            node: self.member.id,
-            name: self.member.name.clone(),
-            layers: self.ready.contract.layers,
-            load_ms: self.ready.load_ms,
-            same_class: self.same_class,
-        }
-    }
-}
-
-/// A ring that is up. Sessions hold it.
+/// A ring that broke under requests. Those of its hosts that are left keep their stages, for the ring that goes on for it.
 #[derive(Debug)]
-pub struct Ring {
-    /// Its name.
-    pub id: RingId,
-    /// The remote stages in their order.
-    pub stages: Vec<StageHost>,
-    /// Head and tail.
-    pub engine: Arc<Supervisor>,
+struct Lost {
+    ring: RingId,
     layout: Layout,
-    /// What laps of lone requests take.
-    pub laps: Laps,
-    links: Links,
-    /// The hop to the first stage, written by the sessions themselves: a task between would cost a wake-up a token.
-    hop: tokio::sync::Mutex<HopSender>,
-    sessions: Mutex<HashMap<SessionId, mpsc::Sender<Event>>>,
-    /// A session left, and wants another ring in place of this one.
-    outlived: AtomicBool,
-    /// Fires when the ring is broken.
-    ended: CancellationToken,
-    /// The stage that was lost first, and why in words for people.
-    broken: Mutex<Option<(u32, String)>>,
-}
-
-impl Ring {
-    /// How many layers stay here.
-    #[must_use]
-    pub fn layers_here(&self) -> u32 {
-        self.layout.split.head.len() + self.layout.split.tail.len()
-    }
-
-    /// The remote stages, as a session names them.
-    #[must_use]
-    pub fn remote_stages(&self) -> Vec<RemoteStage> {
-        let stage = |host: &StageHost| RemoteStage {
-            node: host.member.id,
-            layers: host.ready.contract.layers,
-        };
-        self.stages.iter().map(stage).collect()
-    }
-
-    /// Whether no stage was lost.
-    fn is_whole(&self) -> bool {
-        self.broken().is_none() && !self.ended.is_cancelled()
-    }
-
-    /// Opens a session's mailbox.
-    fn enter(&self, session: SessionId) -> mpsc::Receiver<Event> {
-        let (sender, receiver) = mpsc::channel(SESSION_EVENTS_MAX);
-        self.sessions().insert(session, sender);
-        // Whoever comes after the end was not among those that were told of it.
-        if let Some((stage, _)) = self.broken() {
-            self.deliver(session, Event::LinkLost { stage });
-        }
-        receiver
-    }
-
-    /// Whether no more than one request is under way.
-    fn is_quiet(&self) -> bool {
-        self.sessions().len() <= 1
-    }
-
-    /// A session is about to leave, and wants another ring; or it has come back.
-    fn outlive(&self, wants_another: bool) {
-        self.outlived.store(wants_another, Ordering::Release);
-    }
-
-    /// Whether some session goes on without this ring. Those that learn of its end first have left by now.
-    fn is_needed(&self) -> bool {
-        !self.sessions().is_empty() || self.outlived.load(Ordering::Acquire)
-    }
-
-    fn leave(&self, session: SessionId) {
-        self.sessions().remove(&session);
-    }
-
-    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, mpsc::Sender<Event>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts an event into a session's mailbox. A full mailbox means a peer that sends what nobody asked for:
-    /// the session loses its mailbox, and fails.
-    fn deliver(&self, session: SessionId, event: Event) {
-        let mut sessions = self.sessions();
-        if let Some(mailbox) = sessions.get(&session)
-            && mailbox.try_send(event).is_err()
-        {
-            sessions.remove(&session);
-        }
-    }
-
-    fn deliver_all(&self, event: impl Fn() -> Event) {
-        let sessions: Vec<SessionId> = self.sessions().keys().copied().collect();
-        for session in sessions {
-            self.deliver(session, event());
-        }
-    }
-
-    /// Sends a frame to the first stage. When the hop has ended, so has the ring, and the lost stage is returned.
-    ///
-    /// Not to be dropped half-way: the frame would be torn.
-    async fn forward(&self, body: HopBody, payload: Bytes) -> Result<(), u32> {
-        let sent = self.hop.lock().await.send(body, payload).await;
-        match sent {
-            Ok(()) => Ok(()),
-            Err(reason) => Err(self.hop_ended(1, &reason).await),
-        }
-    }
-
-    /// The hop to or from `stage` has ended. Returns the stage that is to blame.
-    async fn hop_ended(&self, stage: u32, reason: &EndReason) -> u32 {
-        if *reason == EndReason::Finished {
-            // The cause may be another stage, which is named over the link; that comes in no order with the hop.
-            let _ = tokio::time::timeout(LAST_WORD, self.ended.cancelled()).await;
-        }
-        self.end(stage, &reason.to_string());
-        self.broken().map_or(stage, |(stage, _)| stage)
-    }
-
-    /// The stage that a node hosts, from 1.
-    fn stage_of(&self, node: NodeId) -> Option<u32> {
-        self.stages
-            .iter()
-            .find(|stage| stage.member.id == node)
-            .map(|stage| stage.stage)
-    }
-
-    /// The stage that was lost, and why the ring is broken, with the next step.
-    fn broken(&self) -> Option<(u32, String)> {
-        let broken = self.broken.lock();
-        broken.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The ring is broken since `stage` is lost. What is said first counts: the rest follows from it.
-    fn end(&self, stage: u32, reason: &str) {
-        let why = lost(self, stage, reason);
-        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-        broken.get_or_insert((stage, why));
-        drop(broken);
-        self.ended.cancel();
-    }
-
-    /// A stage says that it cannot go on: who is to blame, and why. It knows best whether it is itself, or the one behind.
-    fn blame(&self, stage: u32, code: Option<RefusalCode>, detail: &str) -> (u32, String) {
-        if code != Some(RefusalCode::SuccessorLost) || stage as usize == self.stages.len() {
-            return (stage, detail.to_owned());
-        }
-        let Member { id, name, .. } = &self.stages[stage as usize - 1].member;
-        let says = format!("node {} {name:?} before it says: {detail}", id.short());
-        (stage + 1, says)
-    }
+    since: Instant,
 }
 
 /// The coordinator's task.
@@ -415,7 +258,11 @@ struct Work {
     /// Members that are linked.
     members: BTreeMap<NodeId, Member>,
     /// The ring that broke under requests that want to go on, until there is another.
-    lost: Option<Layout>,
+    lost: Option<Lost>,
+    /// The recovery that is under way.
+    recovery: Option<u64>,
+    recoveries: Recoveries,
+    standbys: Standbys,
     /// Members that refused, and when, if people said how many stages there are; the planner's are the roster's.
     refused: HashMap<NodeId, std::time::Instant>,
     /// The reading end of the hop that comes back.
@@ -437,14 +284,17 @@ impl Work {
             match self.form(id, layout).await {
                 Ok(ring) => {
                     info!(ring = %ring.id.short(), stages = ring.stages.len(), "the ring is up");
+                    if let Some(number) = self.recovery.take() {
+                        self.recoveries.formed(number);
+                    }
                     self.publish.send_replace(State::Up(ring.clone()));
-                    self.lost = None;
+                    self.let_go(&ring.layout.hosts);
                     self.loaded_by(&ring).await;
                     self.watch(&ring).await;
                     let broken = ring.broken();
-                    self.outlived(&ring, broken.as_ref().map(|(stage, _)| *stage));
+                    self.outlived(&ring, broken.as_ref().map(|broken| &broken.loss));
                     self.break_up(&ring);
-                    why = broken.map(|(_, why)| Why::Lost(why));
+                    why = broken.map(|broken| Why::Lost(broken.why));
                     if self.lost.is_some() {
                         self.report(why.as_ref());
                         continue;
@@ -489,10 +339,16 @@ impl Work {
     /// Hands on what concerns sessions, until the ring is broken.
     async fn watch(&mut self, ring: &Arc<Ring>) {
         let mut review = Instant::now() + place::review();
+        let mut ask = Instant::now();
         loop {
             let news = tokio::select! {
                 () = ring.ended.cancelled() => return,
                 news = self.inbox.recv() => news,
+                () = tokio::time::sleep_until(ask) => {
+                    self.ask_standbys(ring);
+                    ask += standbys::ASK_AGAIN;
+                    continue;
+                }
                 () = tokio::time::sleep_until(review) => {
                     if self.moves(ring) {
                         return;
@@ -504,6 +360,8 @@ impl Work {
             let Some(news) = news else { return };
             self.note(&news);
             match news {
+                News::Up(_) => ask = Instant::now(),
+                News::StandingBy(node, said) => self.stands_by(ring, node, &said),
                 News::Silent(node, silent_ms) => {
                     if let Some(stage) = ring.stage_of(node) {
                         ring.deliver_all(|| Event::PeerSilent { stage, silent_ms });
@@ -521,7 +379,7 @@ impl Work {
                     }
                 }
                 News::Failed(node, failed) if failed.at.ring == ring.id => {
-                    if let Some(stage) = ring.stage_of(node) {
+                    if let Some(stage) = ring.stage_at(node, failed.stage) {
                         let session = failed.at.session;
                         let event = match ring.blame(stage, failed.code, &failed.detail).0 {
                             guilty if guilty == stage => Event::StageFailed { stage, failed },
@@ -531,7 +389,7 @@ impl Work {
                     }
                 }
                 News::Answer(node, answer) if answer.at.ring == ring.id => {
-                    if let Some(stage) = ring.stage_of(node) {
+                    if let Some(stage) = ring.stage_at(node, answer.stage) {
                         ring.deliver(answer.at.session, Event::EpochAnswer { stage, answer });
                     }
                 }
@@ -541,52 +399,33 @@ impl Work {
         }
     }
 
-    /// Tells the stages that are left, and the sessions.
+    /// Tells the sessions, and the stages that are left, unless another ring goes on for this one.
     fn break_up(&self, ring: &Ring) {
-        for stage in &ring.stages {
-            // Whoever is lost learns it by itself.
-            let _ = self
-                .plan
-                .links
-                .send(stage.member.id, LinkBody::CloseRing(ring.id));
+        if self.lost.is_none() {
+            ring.stages
+                .iter()
+                .for_each(|stage| self.close(stage.member.id, ring.id));
         }
         // Without a broken stage it is this node that ends, and with it everybody who could be told.
-        if let Some((stage, _)) = ring.broken() {
+        if let Some(broken) = ring.broken() {
+            let stage = broken.loss.stage;
             ring.deliver_all(|| Event::LinkLost { stage });
         }
         ring.ended.cancel();
     }
-}
 
-/// Why a ring is broken, naming the stage that was lost.
-fn lost(ring: &Ring, stage: u32, reason: &str) -> String {
-    let host = &ring.stages[stage as usize - 1];
-    let Member { id, name, .. } = &host.member;
-    format!(
-        "stage {stage} (layers {}) on node {} \"{name}\" is lost: {reason}; start that node again, or let \
-         another one join with: myzel ticket",
-        host.ready.contract.layers,
-        id.short(),
-    )
-}
+    /// Closes a ring at one of its hosts.
+    fn close(&self, node: NodeId, ring: RingId) {
+        // Whoever is lost learns it by itself.
+        let _ = self.plan.links.send(node, LinkBody::CloseRing(ring));
+    }
 
-/// Hands frames from the last stage to their sessions until the hop ends.
-async fn read_frames(ring: Arc<Ring>, mut hop: HopReceiver) {
-    loop {
-        let frame = tokio::select! {
-            () = ring.ended.cancelled() => return,
-            frame = hop.recv() => frame,
-        };
-        match frame {
-            Ok((HopBody::Rows(rows), payload)) => {
-                ring.deliver(rows.session, Event::Returned { rows, payload });
-            }
-            Ok((HopBody::Open(_), _)) => {}
-            Err(reason) => {
-                let last = ring.stages.len() as u32;
-                ring.hop_ended(last, &reason).await;
-                return;
-            }
+    /// The ring that was lost will not be gone on for any more, but by those who have a place in the next one.
+    fn let_go(&mut self, next: &[Member]) {
+        let Some(lost) = self.lost.take() else { return };
+        let stays = |host: &&Member| next.iter().any(|other| other.id == host.id);
+        for host in lost.layout.hosts.iter().filter(|host| !stays(host)) {
+            self.close(host.id, lost.ring);
         }
     }
 }

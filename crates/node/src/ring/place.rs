@@ -1,6 +1,7 @@
 //! Who is to compute what: as many members as people asked for, or those that the planner chooses.
 
-use super::{AGAIN, News, Ring, State, Why, Work, mend};
+use super::recoveries::Loss;
+use super::{AGAIN, Lost, News, Ring, State, Why, Work, mend};
 
 use crate::placement::Placement;
 use proto::ids::NodeId;
@@ -14,6 +15,8 @@ use swarm::split::Split;
 
 /// How long a member that refused is left alone, as long as others can be asked.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// How long those that are left of a lost ring keep its stages while no other can be formed.
+const KEPT: Duration = Duration::from_secs(30);
 /// How often the planner is asked again while it finds no plan: members' ads change without news for the ring.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// How often an idle ring is held against what the planner would do now; a random part of it comes on top, so that
@@ -47,6 +50,13 @@ impl Work {
                 self.note(&news);
             }
             self.refused.retain(|_, at| at.elapsed() < REFUSED_FOR);
+            if self
+                .lost
+                .as_ref()
+                .is_some_and(|lost| lost.since.elapsed() > KEPT)
+            {
+                self.let_go(&[]);
+            }
             let pause = match self.mended().map_or_else(|| self.layout(), Ok) {
                 Ok(layout) => return Some(layout),
                 Err(None) => REFUSED_FOR,
@@ -118,18 +128,25 @@ impl Work {
 
     /// A ring has ended for a stage; sessions that go on without it need another one, and not with that stage's host: that its
     /// link is lost may be heard later.
-    pub(super) fn outlived(&mut self, ring: &Ring, stage: Option<u32>) {
-        let host = stage.and_then(|stage| ring.layout.hosts.get(stage as usize - 1));
-        if let Some(host) = host.filter(|_| ring.is_needed()) {
-            self.lost = Some(ring.layout.clone());
+    pub(super) fn outlived(&mut self, ring: &Ring, loss: Option<&Loss>) {
+        let Some(loss) = loss.filter(|_| ring.is_needed()) else {
+            return;
+        };
+        if let Some(host) = ring.layout.hosts.get(loss.stage as usize - 1) {
+            self.lost = Some(Lost {
+                ring: ring.id,
+                layout: ring.layout.clone(),
+                since: tokio::time::Instant::now(),
+            });
             self.refused.insert(host.id, Instant::now());
+            self.recovery = Some(self.recoveries.begin(loss.clone()));
         }
     }
 
     /// The ring that was lost, with others in place of whoever is gone: head and tail stay where the caches of requests
     /// are. Where nobody takes a place, those that are left share the layers between.
     fn mended(&self) -> Option<Layout> {
-        let lost = self.lost.as_ref()?;
+        let lost = &self.lost.as_ref()?.layout;
         let rooms = &self.plan.rooms;
         let there = |id: &NodeId| {
             let member = self.members.get(id)?;
@@ -148,7 +165,13 @@ impl Work {
         let named: BTreeSet<NodeId> = lost.hosts.iter().map(|host| host.id).collect();
         let others = self.members.keys().filter(|id| !named.contains(id));
         let spare: Vec<(NodeId, u32)> = self.room_of(others.filter(|id| there(id).is_some()));
-        let placed = mend::mend(&places, &spare)?;
+        let standbys = self.standbys.all();
+        let loaded = |node, layers| {
+            standbys
+                .iter()
+                .any(|by| (by.node, by.layers) == (node, layers))
+        };
+        let placed = mend::mend(&places, &spare, loaded)?;
         let hosts = placed.iter().map(|(id, _)| there(id));
         Some(Layout {
             split: Split {
@@ -161,7 +184,10 @@ impl Work {
     }
 
     /// Members with the layers that each has memory for, those first that promise most.
-    fn room_of<'a>(&self, members: impl Iterator<Item = &'a NodeId>) -> Vec<(NodeId, u32)> {
+    pub(super) fn room_of<'a>(
+        &self,
+        members: impl Iterator<Item = &'a NodeId>,
+    ) -> Vec<(NodeId, u32)> {
         match &self.plan.placing {
             Placing::Asked(_) => members.map(|id| (*id, u32::MAX)).collect(),
             Placing::Weighed(placement) => placement.room_of(&members.copied().collect()),
@@ -214,7 +240,10 @@ impl Work {
         let placement = match &self.plan.placing {
             // After a loss fewer may compute more.
             Placing::Asked(split) => {
-                return ring.layout.split != *split && self.inside() >= split.remote.len();
+                let ids = ring.layout.hosts.iter().map(|host| host.id);
+                let alone = ids.collect::<BTreeSet<_>>().len() == split.remote.len();
+                let as_asked = ring.layout.split == *split && alone;
+                return !as_asked && self.inside() >= split.remote.len();
             }
             Placing::Weighed(placement) => placement,
         };

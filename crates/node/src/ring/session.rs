@@ -1,27 +1,27 @@
 //! One request over a ring, an answer or an embedding: carries out what its `swarm::session` machine wants.
 
 use super::seek::Stranded;
-use super::{Ring, State};
+use super::{Resent, Ring, State};
 use crate::requests::Reply;
 use crate::rooms::Rooms;
+use crate::status::RebuiltStage;
 use bytes::Bytes;
 use engine::{Answers, EngineError, Host};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use proto::host::{Answer, Drawn, Output, Run};
+use proto::host::{Answer, Drawn, Output, Run, Trim};
 use proto::ids::SessionId;
 use proto::ring::{HopBody, Rows, RowsKind};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use swarm::session::{Effect, Event, FinishReason, Session, SessionFault, Way};
+use swarm::session::{Effect, Event, FinishReason, Rebuild, Session, SessionFault, Way};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
-/// How often the machine is told the time.
-const TICK: Duration = Duration::from_millis(100);
-
+/// How often the machine is told the time: a fraction of the shortest time after which signs of life are asked for.
+const TICK: Duration = Duration::from_millis(40);
 /// Who takes what comes of a session.
 pub(crate) enum Taker<'a> {
     /// A client, the tokens.
@@ -86,6 +86,7 @@ pub(crate) async fn run(course: Course, id: SessionId, session: Session, taker: 
         seat: Some(seat),
         stranded: None,
         returns: 0,
+        resent: None,
         engine: FuturesUnordered::new(),
         begun: Instant::now(),
         lap: None,
@@ -127,6 +128,20 @@ impl Drop for Seat {
     }
 }
 
+impl Drop for Runner {
+    /// Whoever dropped this wants no more of the session: its caches go, here and at the stages.
+    fn drop(&mut self) {
+        let now_ms = self.begun.elapsed().as_millis() as u64;
+        for effect in self.session.handle(Event::Cancel, now_ms) {
+            match effect {
+                Effect::Tell { stage, body } => self.tell(stage, body),
+                Effect::DropCaches => self.host.drop_session(self.id),
+                _ => {}
+            }
+        }
+    }
+}
+
 struct Runner {
     course: Course,
     host: Arc<Host>,
@@ -138,6 +153,8 @@ struct Runner {
     stranded: Option<Stranded>,
     /// How often the session came back to the ring that it is on.
     returns: u32,
+    /// What is said of the recovery once a row comes back over the ring that was found.
+    resent: Option<Resent>,
     /// Calls to the engine that are not answered.
     engine: FuturesUnordered<BoxFuture<'static, Event>>,
     begun: Instant,
@@ -152,7 +169,7 @@ impl Runner {
         let mut next = Event::Start;
         loop {
             if let Some(end) = self.handle(next, &mut taker).await {
-                return end.map_err(|fault| (self.course.ring, fault));
+                return end.map_err(|fault| (self.course.ring.clone(), fault));
             }
             next = tokio::select! {
                 biased;
@@ -200,12 +217,10 @@ impl Runner {
             0
         };
         ring.outlive(false);
-        let name = SessionId(rand::random());
-        let seat = Seat::take(&ring, name);
+        let seat = Seat::take(&ring, self.id);
         info!(ring = %ring.id.short(), "a request goes on over another ring");
         let way = Way {
             ring: ring.id,
-            session: name,
             stages: ring.remote_stages(),
         };
         (self.seat, self.course.ring) = (Some(seat), ring);
@@ -230,13 +245,18 @@ impl Runner {
             for effect in self.session.handle(event, now_ms) {
                 match effect {
                     Effect::RunHead(run) => events.extend(self.call(run, Bytes::new())),
-                    Effect::RunTail { run, payload } => match taker {
-                        Taker::Tokens(_) => events.extend(self.call(run, payload)),
-                        Taker::Rows(rows) => {
-                            rows.extend_from_slice(&payload);
-                            events.push_back(taken(&run));
+                    Effect::RunTail { run, payload } => {
+                        if let Some(resent) = self.resent.take_if(|_| self.seat.is_some()) {
+                            self.course.ring.resumed(&resent);
                         }
-                    },
+                        match taker {
+                            Taker::Tokens(_) => events.extend(self.call(run, payload)),
+                            Taker::Rows(rows) => {
+                                rows.extend_from_slice(&payload);
+                                events.push_back(taken(&run));
+                            }
+                        }
+                    }
                     Effect::Forward { body, payload } => {
                         self.lap = self.sets_out(&body).then(Instant::now);
                         if let Err(stage) = self.course.ring.forward(body, payload).await {
@@ -248,9 +268,15 @@ impl Runner {
                     Effect::Token(drawn) => taker.token(drawn).await,
                     Effect::Suspect(s) => {
                         warn!(kind = ?s.kind, waited_ms = s.waited_ms, "the ring is slow");
-                        self.doubt();
                     }
+                    Effect::Doubt => self.course.ring.doubt(),
+                    Effect::Resumed(rebuild) => self.resent = Some(self.resent(&rebuild)),
                     Effect::Strand(fault) => self.strand(&fault),
+                    // Calls to the engine keep their order; the next run fails if this one did.
+                    Effect::TrimCaches { length } => drop(self.host.trim(Trim {
+                        session: self.id,
+                        length,
+                    })),
                     Effect::DropCaches => self.host.drop_session(self.id),
                     Effect::Finish(reason) => return Some(Ok(reason)),
                     Effect::Fail(fault) => return Some(Err(fault)),
@@ -266,12 +292,18 @@ impl Runner {
         matches!(body, HopBody::Rows(rows) if single(rows)) && self.course.ring.is_quiet()
     }
 
-    /// Whoever is slow may be gone: all stages have to give a sign of life.
-    fn doubt(&self) {
-        let ring = &self.course.ring;
-        ring.stages
-            .iter()
-            .for_each(|stage| ring.links.doubt(stage.member.id));
+    /// The session goes on: what is sent and computed for it a second time.
+    fn resent(&self, rebuild: &Rebuild) -> Resent {
+        let stage = |(stage, rebuilt): (u32, &swarm::session::RebuiltStage)| RebuiltStage {
+            stage,
+            replayed: u64::from(rebuilt.replayed),
+            recomputed: u64::from(rebuilt.recomputed),
+        };
+        let row_bytes = swarm::frame::row_bytes(self.host.loaded().embedding_length) as u64;
+        Resent {
+            stages: (1..).zip(&rebuild.stages).map(stage).collect(),
+            bytes: rebuild.rows_resent * row_bytes,
+        }
     }
 
     fn tell(&self, stage: u32, body: proto::ring::LinkBody) {

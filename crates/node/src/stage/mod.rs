@@ -6,45 +6,50 @@
 //! far it is; it loads them, compares contracts, calls the stage behind it, tells the coordinator, and then feeds a `swarm::stage` machine ([`serve`]). It ends when the
 //! coordinator closes the ring or is lost, and everything that it held goes with it: engine-host, caches, hops.
 
+mod hosted;
+mod neighbour;
+mod prepare;
 mod refusal;
 mod serve;
+mod standby;
 mod told;
 mod warm;
 
-use crate::content::{Content, ContentError};
+use crate::content::Content;
 use crate::home::EngineSettings;
-use crate::memory::{Budget, Reserved};
-use crate::ring::form::contract;
+use crate::memory::Budget;
 use crate::rooms::Rooms;
-use crate::sandbox;
-use crate::scales::Scales;
 use crate::status::HostingStatus;
-use engine::{EngineError, Supervisor};
-use net::{HopReceiver, HopSender, IncomingHop, Links, Net};
+use engine::Supervisor;
+use hosted::{Hosted, Shelf};
+use neighbour::Inlet;
+use net::{IncomingHop, Links, Net};
+use prepare::Prepared;
 use proto::gguf::Header;
-use proto::host::{KvType, Loaded, Part, Role, SESSIONS_MAX};
+use proto::host::SESSIONS_MAX;
 use proto::ids::{Hash, NodeId, RingId};
 use proto::member::Membership;
 use proto::model::{LAYERS_MAX, LayerRange};
-use proto::ring::{Contract, HopHello, LinkBody, OpenRing, RefusalCode, RingReady, STAGES_MAX};
+use proto::ring::{LinkBody, OpenRing, RefusalCode, RingReady, STAGES_MAX};
 use refusal::{Refusal, refusal, refuse};
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use store::models::{Model, Models};
-use store::stages::{StageRequest, Stages as StageFiles};
-use tokio::sync::mpsc;
+use store::stages::Stages as StageFiles;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use told::Told;
 use tracing::{info, warn};
-use warm::{InUse, Warm};
+use warm::Warm;
 
 /// Rings that may have a stage here at once.
 pub const HOSTED_MAX: usize = 8;
 /// Messages that may wait for a ring's task; a coordinator that sends more is cut off.
 const INPUTS_MAX: usize = 256;
+/// Stages that may be loaded beforehand at once; coordinators ask again.
+const STANDBY_LOADS_MAX: usize = 2;
 /// How long a hop may be early: its ring is not known here yet.
 const EARLY_HOP_MAX: Duration = Duration::from_secs(5);
 /// How often an early hop looks whether its ring is known.
@@ -55,18 +60,12 @@ const EARLY_HOP_POLL: Duration = Duration::from_millis(20);
 enum Input {
     /// The stage before wants to send.
     Hop(IncomingHop),
+    /// So does one that is hosted on this node, too.
+    Inlet(Inlet),
     /// The coordinator says something about a session.
     Control(LinkBody),
-}
-
-#[derive(Debug)]
-struct Hosted {
-    coordinator: NodeId,
-    status: HostingStatus,
-    inputs: mpsc::Sender<Input>,
-    stop: CancellationToken,
-    /// Once it loads.
-    engine: Option<StageEngine>,
+    /// The ring goes on as another one.
+    Move(Box<OpenRing>),
 }
 
 /// What every stage needs.
@@ -84,6 +83,7 @@ struct Needs {
     rooms: Rooms,
     budget: Budget,
     warm: Arc<Warm>,
+    hosted: Arc<Mutex<Shelf>>,
 }
 
 /// A stage's engine, for those who measure.
@@ -101,8 +101,16 @@ pub struct StageEngine {
 #[derive(Debug, Clone)]
 pub struct Stages {
     needs: Arc<Needs>,
-    hosted: Arc<Mutex<HashMap<RingId, Hosted>>>,
+    /// Loads of stages that are to be kept.
+    loads: Arc<Semaphore>,
     tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Needs {
+    fn hosted(&self) -> std::sync::MutexGuard<'_, Shelf> {
+        self.hosted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Stages {
@@ -128,110 +136,73 @@ impl Stages {
             rooms,
             budget,
             warm: Arc::default(),
+            hosted: Arc::default(),
         });
         Self {
             needs,
-            hosted: Arc::default(),
+            loads: Arc::new(Semaphore::new(STANDBY_LOADS_MAX)),
             tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
         }
     }
 
-    fn hosted(&self) -> std::sync::MutexGuard<'_, HashMap<RingId, Hosted>> {
-        self.hosted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hosted(&self) -> std::sync::MutexGuard<'_, Shelf> {
+        self.needs.hosted()
     }
 
     /// What is hosted, for status.
     #[must_use]
     pub fn status(&self) -> Vec<HostingStatus> {
-        self.hosted()
-            .values()
-            .map(|hosted| hosted.status.clone())
-            .collect()
+        self.hosted().iter().map(Hosted::status).collect()
     }
 
     /// The engines of what is hosted.
     #[must_use]
     pub fn engines(&self) -> Vec<StageEngine> {
         let hosted = self.hosted();
-        hosted
-            .values()
-            .filter_map(|hosted| hosted.engine.clone())
-            .collect()
+        let engines = hosted.iter().filter_map(|hosted| hosted.engine.clone());
+        engines.collect()
     }
 
-    fn note_engine(&self, ring: RingId, engine: StageEngine) {
-        if let Some(hosted) = self.hosted().get_mut(&ring) {
-            hosted.engine = Some(engine);
-        }
-    }
-
-    /// A coordinator asks for a stage. Answers it when the stage is loaded, or why it is not.
+    /// A coordinator asks for a stage. Answers it when the stage is loaded, or why it is not. One of its rings that goes on
+    /// as this one keeps what it has.
     pub fn open(&self, coordinator: NodeId, open: OpenRing) {
         let ring = open.ring;
-        let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
-        let stop = CancellationToken::new();
-        let status = HostingStatus {
-            ring,
-            coordinator,
-            stage: open.stage,
-            layers: open.contract.layers,
-            model: open.model_name.clone(),
-        };
-        {
-            let mut hosted = self.hosted();
-            if hosted.len() >= HOSTED_MAX || hosted.contains_key(&ring) {
-                drop(hosted);
-                let detail = format!("{HOSTED_MAX} rings have a stage here already");
-                return refuse(
-                    &self.needs.links,
-                    coordinator,
-                    ring,
-                    RefusalCode::NoRoom,
-                    &detail,
-                );
-            }
-            let stop = stop.clone();
-            hosted.insert(
-                ring,
-                Hosted {
-                    coordinator,
-                    status,
-                    inputs,
-                    stop,
-                    engine: None,
-                },
-            );
+        if self.hosted().moves(coordinator, &open) {
+            return;
         }
+        let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
+        let hosted = Hosted::new(coordinator, &open, inputs);
+        let (stop, sessions) = (hosted.stop.clone(), hosted.sessions.clone());
+        let Some(serial) = self.hosted().put(hosted) else {
+            let detail = format!("{HOSTED_MAX} rings have a stage here already");
+            let links = &self.needs.links;
+            return refuse(links, coordinator, ring, RefusalCode::NoRoom, &detail);
+        };
         let this = self.clone();
         self.tasks.spawn(async move {
-            let work = this.host(coordinator, open, inbox);
+            let work = this.host(coordinator, open, (serial, sessions), inbox);
             let ended = tokio::select! {
                 ended = work => ended,
                 () = stop.cancelled() => Ok(()),
             };
-            this.hosted().remove(&ring);
+            let ring = this
+                .hosted()
+                .take(serial)
+                .map_or(ring, |hosted| hosted.ring());
             if let Err(refusal) = ended {
                 warn!(ring = %ring.short(), detail = %refusal.detail, "a stage is not hosted");
-                refuse(
-                    &this.needs.links,
-                    coordinator,
-                    ring,
-                    refusal.code,
-                    &refusal.detail,
-                );
+                let links = &this.needs.links;
+                refuse(links, coordinator, ring, refusal.code, &refusal.detail);
             }
         });
     }
 
     /// A coordinator says something about a session of its ring. Others are not heard.
-    pub fn control(&self, peer: NodeId, ring: RingId, body: LinkBody) {
-        let mut hosted = self.hosted();
-        let Some(stage) = hosted.get(&ring).filter(|stage| stage.coordinator == peer) else {
-            return;
-        };
-        if stage.inputs.try_send(Input::Control(body)).is_err() {
-            warn!(ring = %ring.short(), "a coordinator says more than a stage can take in");
-            if let Some(stage) = hosted.remove(&ring) {
+    pub fn control(&self, peer: NodeId, ring: RingId, body: &LinkBody) {
+        for stage in self.hosted().iter().filter(|stage| stage.is_of(peer, ring)) {
+            if stage.inputs.try_send(Input::Control(body.clone())).is_err() {
+                warn!(ring = %ring.short(), "a coordinator says more than a stage can take in");
                 stage.stop.cancel();
             }
         }
@@ -240,17 +211,17 @@ impl Stages {
     /// A coordinator closes its ring.
     pub fn close(&self, peer: NodeId, ring: RingId) {
         let hosted = self.hosted();
-        if let Some(stage) = hosted.get(&ring).filter(|stage| stage.coordinator == peer) {
-            stage.stop.cancel();
-        }
+        let of_it = hosted.iter().filter(|stage| stage.is_of(peer, ring));
+        of_it.for_each(|stage| stage.stop.cancel());
     }
 
     /// Waits until what this coordinator has closed has let go of its engine and its memory.
     async fn closed_by(&self, coordinator: NodeId) {
         let closing = || {
             let hosted = self.hosted();
-            let mut stages = hosted.values();
-            stages.any(|stage| stage.coordinator == coordinator && stage.stop.is_cancelled())
+            hosted
+                .iter()
+                .any(|stage| stage.coordinator == coordinator && stage.stop.is_cancelled())
         };
         while closing() {
             tokio::time::sleep(EARLY_HOP_POLL).await;
@@ -259,23 +230,18 @@ impl Stages {
 
     /// The link to a member is lost: what it coordinated ends.
     pub fn lost(&self, peer: NodeId) {
-        for stage in self
-            .hosted()
-            .values()
-            .filter(|stage| stage.coordinator == peer)
-        {
-            stage.stop.cancel();
-        }
+        let hosted = self.hosted();
+        let of_it = hosted.iter().filter(|stage| stage.coordinator == peer);
+        of_it.for_each(|stage| stage.stop.cancel());
+        self.needs.warm.lost(peer);
     }
 
     /// A stage before one of ours wants to send. It may be a little early.
     pub async fn hop(&self, hop: IncomingHop) {
         let deadline = Instant::now() + EARLY_HOP_MAX;
         loop {
-            let inputs = self
-                .hosted()
-                .get(&hop.hello.ring)
-                .map(|hosted| hosted.inputs.clone());
+            let (ring, stage) = (hop.hello.ring, hop.hello.from_stage.saturating_add(1));
+            let inputs = self.hosted().inputs(ring, stage);
             match inputs {
                 Some(inputs) => {
                     // A task that has just ended refuses by dropping the hop.
@@ -291,23 +257,11 @@ impl Stages {
     /// Ends every stage.
     pub async fn shut_down(&self) {
         self.needs.warm.close();
-        for stage in self.hosted().values() {
-            stage.stop.cancel();
-        }
+        self.stop.cancel();
+        self.hosted().iter().for_each(|stage| stage.stop.cancel());
         self.tasks.close();
         self.tasks.wait().await;
     }
-}
-
-/// A stage that has loaded.
-struct Prepared {
-    /// What this node computes.
-    mine: Contract,
-    engine: Arc<Supervisor>,
-    /// To the next stage.
-    hop: HopSender,
-    /// Goes back when the stage ends.
-    _in_use: InUse,
 }
 
 impl Stages {
@@ -316,6 +270,7 @@ impl Stages {
         &self,
         coordinator: NodeId,
         open: OpenRing,
+        (serial, sessions): (u64, Arc<AtomicU32>),
         mut inbox: mpsc::Receiver<Input>,
     ) -> Result<(), Refusal> {
         let begun = Instant::now();
@@ -337,11 +292,11 @@ impl Stages {
             layers: layers.len(),
             engine: prepared.engine.clone(),
         };
-        self.note_engine(open.ring, measured);
+        self.hosted().loaded(serial, measured);
         let load_ms = begun.elapsed().as_millis() as u64;
         let ready = RingReady {
             ring: open.ring,
-            contract: prepared.mine,
+            contract: prepared.mine.clone(),
             load_ms,
         };
         info!(ring = %open.ring.short(), stage = open.stage, %layers, load_ms, "a stage is hosted");
@@ -349,11 +304,15 @@ impl Stages {
             .links
             .send(coordinator, LinkBody::RingReady(ready))
             .map_err(|error| refusal(RefusalCode::EngineFailed, error))?;
-        let links = needs.links.clone();
-        let hops = (early, prepared.hop);
-        serve::Serve::new(links, coordinator, &open, prepared.engine, hops)?
-            .run(inbox)
-            .await
+        serve::Serve::new(
+            needs.clone(),
+            coordinator,
+            open,
+            (prepared, early),
+            sessions,
+        )?
+        .run(inbox)
+        .await
     }
 }
 
@@ -363,7 +322,7 @@ async fn beside(
     prepare: impl Future<Output = Result<Prepared, Refusal>>,
     inbox: &mut mpsc::Receiver<Input>,
     open: &OpenRing,
-) -> Result<Option<(Prepared, Option<HopReceiver>)>, Refusal> {
+) -> Result<Option<(Prepared, Option<Inlet>)>, Refusal> {
     let mut early = None;
     let mut prepare = std::pin::pin!(prepare);
     loop {
@@ -373,158 +332,11 @@ async fn beside(
         };
         match input {
             Some(Input::Hop(hop)) => early = serve::admit(hop, open).await.or(early),
-            // No session is open that could be meant.
-            Some(Input::Control(_)) => {}
+            Some(Input::Inlet(inlet)) => early = Some(inlet),
+            // No session is open that could be meant, and who has not loaded is not moved.
+            Some(Input::Control(_) | Input::Move(_)) => {}
             None => return Ok(None),
         }
-    }
-}
-
-impl Needs {
-    /// Everything up to a stage that can serve.
-    async fn prepare(&self, coordinator: NodeId, open: &OpenRing) -> Result<Prepared, Refusal> {
-        let (model, file) = self.stage_file(coordinator, open).await?;
-        let (engine, memory) = match Warm::take(&self.warm, open) {
-            Some(loaded) => loaded,
-            None => {
-                let memory = self.reserve(open, &file).await?;
-                (Arc::new(self.load(open, &model, &file)), memory)
-            }
-        };
-        let host = engine.ready().await?;
-        self.check_sandbox(host.loaded())?;
-        let (layers, numerics) = (open.contract.layers, open.contract.numerics);
-        let mine = contract(model.blake3, layers, numerics, host.loaded());
-        compare(&mine, open, host.loaded())?;
-        let hop = self.call_successor(open).await?;
-        Ok(Prepared {
-            mine,
-            hop,
-            engine: engine.clone(),
-            _in_use: InUse::new(&self.warm, open, engine, memory),
-        })
-    }
-
-    /// Takes the memory that a stage will need, of what this node gives.
-    async fn reserve(&self, open: &OpenRing, file: &Path) -> Result<Option<Reserved>, Refusal> {
-        let engine = self.settings(open);
-        let scales = Scales {
-            engine: &engine,
-            models: &self.models,
-            model: open.contract.model,
-        };
-        let slice = (Role::Middle, open.contract.layers);
-        let file = async { Ok::<_, EngineError>(vec![file]) };
-        match scales.weigh(&[slice], file).await {
-            Ok(memory) => {
-                let bytes = memory.total_bytes();
-                let reserved = self.budget.reserve(bytes).or_else(|_| {
-                    self.warm.clear();
-                    self.budget.reserve(bytes)
-                });
-                Ok(Some(
-                    reserved.map_err(|error| refusal(RefusalCode::NoRoom, error))?,
-                ))
-            }
-            Err(error @ EngineError::Failed(_)) => Err(error.into()),
-            // A file that processes die of is counted where it is loaded.
-            Err(_) => Ok(None),
-        }
-    }
-
-    /// The file of a stage: cut from the model, where that is here, else composed from blocks that other members have.
-    async fn stage_file(
-        &self,
-        coordinator: NodeId,
-        open: &OpenRing,
-    ) -> Result<(Model, PathBuf), Refusal> {
-        let (root, layers) = (open.contract.model, open.contract.layers);
-        let (role, unusable) = (Role::Middle, |error| {
-            refusal(RefusalCode::ModelUnusable, error)
-        });
-        if let Some(model) = self.find(root).await {
-            let request = StageRequest {
-                source: model.path.clone(),
-                model: model.blake3,
-                role,
-                layers,
-            };
-            let file = self.files.get(request).await.map_err(unusable)?;
-            return Ok((model, file));
-        }
-        let told = Told::new(self.links.clone(), coordinator, open.ring);
-        let file = self.content.stage(root, role, layers, &told).await;
-        let file = file.map_err(|error| missing(open, &error))?;
-        let model = Model {
-            path: file.clone(),
-            blake3: root,
-            name: open.model_name.clone(),
-            bytes: 0,
-            licence: None,
-            sampling: None,
-        };
-        Ok((model, file))
-    }
-
-    /// The whole model, if it is here.
-    async fn find(&self, root: Hash) -> Option<Model> {
-        if let Some(own) = self.own.get().filter(|own| own.blake3 == root) {
-            return Some(own.clone());
-        }
-        let models = self.models.clone();
-        let found = tokio::task::spawn_blocking(move || models.find_by_hash(root));
-        found.await.ok().flatten()
-    }
-
-    /// Strangers are served by an engine that is locked up, or by the owner's own decision.
-    fn check_sandbox(&self, loaded: &Loaded) -> Result<(), Refusal> {
-        match sandbox::hosting_refused(&loaded.sandbox, self.engine.allow_unsandboxed) {
-            Some(why) => Err(refusal(RefusalCode::Unsandboxed, why)),
-            None => Ok(()),
-        }
-    }
-
-    fn load(&self, open: &OpenRing, model: &Model, file: &Path) -> Supervisor {
-        let parts = vec![Part::of(Role::Middle, file)];
-        self.settings(open).start(model, parts, 1)
-    }
-
-    /// The engine's settings for a stage.
-    fn settings(&self, open: &OpenRing) -> EngineSettings {
-        EngineSettings {
-            numerics: open.contract.numerics,
-            positions_max: open.positions_max,
-            sessions_max: open.sessions_max,
-            // A type that is not known here is found by comparing contracts.
-            kv: KvType::named(&open.contract.kv_type).unwrap_or_default(),
-            ..self.engine.clone()
-        }
-    }
-
-    async fn call_successor(&self, open: &OpenRing) -> Result<HopSender, Refusal> {
-        let membership = self.membership.clone();
-        let hello = HopHello {
-            ring: open.ring,
-            from_stage: open.stage,
-            membership,
-        };
-        let called = self.net.dial_hop(&open.successor, &hello).await;
-        called.map_err(|error| refusal(RefusalCode::SuccessorLost, error))
-    }
-}
-
-fn missing(open: &OpenRing, error: &ContentError) -> Refusal {
-    let (name, root) = (&open.model_name, open.contract.model);
-    match error {
-        ContentError::Nobody { .. } => {
-            let detail = format!(
-                "the model {name:?} (BLAKE3 {}) is neither on this node nor on one that it is linked to; fetch it \
-                 there with: myzel model pull {name}",
-                root.short()
-            );
-            refusal(RefusalCode::ModelMissing, detail)
-        }
-        error => refusal(RefusalCode::ModelUnusable, error),
     }
 }
 
@@ -542,27 +354,6 @@ fn check(open: &OpenRing) -> Result<(), Refusal> {
     } else {
         Err(refusal(RefusalCode::BadShape, "the request makes no sense"))
     }
-}
-
-fn compare(mine: &Contract, open: &OpenRing, loaded: &Loaded) -> Result<(), Refusal> {
-    if let Some(what) = mine.conflict(&open.contract) {
-        let detail = format!("this node differs in: {what}; run the same version of Myzel on both");
-        return Err(refusal(RefusalCode::ContractMismatch, detail));
-    }
-    if loaded.positions_max < open.positions_max {
-        return Err(refusal(
-            RefusalCode::NoRoom,
-            "the context does not fit here",
-        ));
-    }
-    if loaded.sessions_max < open.sessions_max {
-        let detail = format!(
-            "{} requests at once are asked for, and this node's memory for caches (--kv-memory) has room for {}",
-            open.sessions_max, loaded.sessions_max
-        );
-        return Err(refusal(RefusalCode::NoRoom, detail));
-    }
-    Ok(())
 }
 
 /// The header of a model file that was verified or preflighted before.

@@ -8,11 +8,7 @@ use proto::ring::{DETAIL_BYTES_MAX, LinkBody, RefusalCode, RingRefused};
 
 /// Tells a coordinator that its stage is not hosted.
 pub(super) fn refuse(links: &Links, to: NodeId, ring: RingId, code: RefusalCode, detail: &str) {
-    let mut end = detail.len().min(DETAIL_BYTES_MAX);
-    while !detail.is_char_boundary(end) {
-        end -= 1;
-    }
-    let detail = detail[..end].to_owned();
+    let detail = short(detail);
     // A coordinator whose link is lost has learnt of the end by that.
     let _ = links.send(
         to,
@@ -24,11 +20,26 @@ pub(super) fn refuse(links: &Links, to: NodeId, ring: RingId, code: RefusalCode,
     );
 }
 
+fn short(detail: &str) -> String {
+    let mut end = detail.len().min(DETAIL_BYTES_MAX);
+    while !detail.is_char_boundary(end) {
+        end -= 1;
+    }
+    detail[..end].to_owned()
+}
+
 /// Why a stage is not hosted, or no longer.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) code: RefusalCode,
     pub(super) detail: String,
+}
+
+impl Refusal {
+    /// The words, no longer than others take them.
+    pub(super) fn told(&self) -> String {
+        short(&self.detail)
+    }
 }
 
 pub(super) fn refusal(code: RefusalCode, detail: impl ToString) -> Refusal {

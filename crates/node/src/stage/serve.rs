@@ -1,16 +1,21 @@
 //! A hosted stage at work: carries out what its `swarm::stage` machine wants.
 
-use super::{Input, Refusal, refusal};
-use bytes::Bytes;
+use super::neighbour::{Frame, Inlet, Outlet};
+use super::prepare::Prepared;
+use super::warm::InUse;
+use super::{Input, Needs, Refusal, refusal, refuse};
 use engine::{Answers, EngineError, Supervisor};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use net::{EndReason, HopReceiver, HopSender, IncomingHop, Links};
+use net::{EndReason, IncomingHop};
 use proto::host::{Answer, Trim};
 use proto::ids::{NodeId, SessionId};
-use proto::ring::{HopBody, LinkBody, OpenRing, OpenSession, RETAINED_BYTES_MAX, RefusalCode};
+use proto::ring::{
+    Contract, HopBody, LinkBody, OpenRing, OpenSession, RETAINED_BYTES_MAX, RefusalCode, RingReady,
+};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use swarm::stage::{Compute, Effect, Event, Stage, StagePlan};
 use tokio::sync::mpsc;
@@ -21,16 +26,30 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long a session may wait at a full stage before it is refused.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 
+/// How long a stage whose ring is broken waits for the one that goes on for it.
+const LINGER: Duration = Duration::from_secs(15);
+
 /// The task of one hosted stage.
 pub(super) struct Serve {
-    links: Links,
+    needs: Arc<Needs>,
     coordinator: NodeId,
     open: OpenRing,
     machine: Stage,
+    /// What this node computes.
+    mine: Contract,
     engine: Arc<Supervisor>,
-    forward: HopSender,
+    /// The engine-host that has the caches; `None` while there is none.
+    host: Option<u64>,
+    /// Goes back when the stage ends.
+    _in_use: InUse,
+    /// To the next stage, while the ring is whole.
+    forward: Option<Outlet>,
+    /// Calls the next stage of a ring that goes on.
+    dialing: Option<BoxFuture<'static, Result<Outlet, Refusal>>>,
     /// The hop from the stage before, once it has called.
-    hop: Option<HopReceiver>,
+    hop: Option<Inlet>,
+    /// The ring is broken, and how long another one is waited for.
+    lingers: Option<Instant>,
     sessions_max: usize,
     /// A session for which there is no room yet, and until when it may wait. What closes the one before comes over
     /// the link, and may be later than this one, which came over the hop.
@@ -38,6 +57,8 @@ pub(super) struct Serve {
     /// Calls to the engine that are not answered; `None` for those whose answer is not waited for.
     calls: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
     begun: Instant,
+    /// How many sessions there are, for status.
+    sessions: Arc<AtomicU32>,
 }
 
 impl Drop for Serve {
@@ -53,46 +74,60 @@ impl Drop for Serve {
 
 impl Serve {
     pub(super) fn new(
-        links: Links,
+        needs: Arc<Needs>,
         coordinator: NodeId,
-        open: &OpenRing,
-        engine: Arc<Supervisor>,
-        (hop, forward): (Option<HopReceiver>, HopSender),
+        open: OpenRing,
+        (prepared, hop): (Prepared, Option<Inlet>),
+        sessions: Arc<AtomicU32>,
     ) -> Result<Self, Refusal> {
-        let loaded = engine.host()?.loaded().clone();
+        let host = prepared.engine.host()?;
         let plan = StagePlan {
             ring: open.ring,
             stage: open.stage,
             stages: open.stages,
-            embedding_length: loaded.embedding_length,
+            embedding_length: host.loaded().embedding_length,
             positions_max: open.positions_max,
             sessions_max: open.sessions_max,
             retained_bytes_max: RETAINED_BYTES_MAX,
         };
         let machine = Stage::new(plan).map_err(|error| refusal(RefusalCode::BadShape, error))?;
         Ok(Self {
-            links,
+            needs,
             coordinator,
-            open: open.clone(),
             machine,
-            engine,
-            forward,
+            mine: prepared.mine,
+            host: Some(host.serial()),
+            engine: prepared.engine,
+            _in_use: prepared.in_use,
+            forward: Some(prepared.hop),
+            dialing: None,
             hop,
+            lingers: None,
             sessions_max: open.sessions_max as usize,
+            open,
             held: None,
             calls: FuturesUnordered::new(),
             begun: Instant::now(),
+            sessions,
         })
     }
 
-    /// Serves until the stage behind is lost. Dropping the future is the other end.
+    /// Serves, over one ring after the other, until none goes on. Dropping the future is the other end.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Input>) -> Result<(), Refusal> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
                 input = inbox.recv() => match input {
-                    Some(Input::Control(body)) => control(body),
+                    Some(Input::Control(body)) => control(body, self.open.stage),
+                    Some(Input::Inlet(inlet)) => {
+                        (self.hop, self.held) = (Some(inlet), None);
+                        None
+                    }
+                    Some(Input::Move(open)) => {
+                        self.move_to(*open);
+                        None
+                    }
                     Some(Input::Hop(hop)) => {
                         self.accept(hop).await;
                         None
@@ -114,9 +149,23 @@ impl Serve {
                     }
                 },
                 Some(event) = self.calls.next() => event,
-                reason = self.forward.ended() => {
-                    self.handle(Event::SuccessorLost).await;
-                    let detail = format!("the hop to the next stage ended: {reason}");
+                reason = ended(&self.forward) => {
+                    self.let_go(&refusal(
+                        RefusalCode::SuccessorLost,
+                        format!("the hop to the next stage ended: {reason}"),
+                    ));
+                    Some(Event::SuccessorLost)
+                }
+                called = called(&mut self.dialing) => {
+                    self.dialing = None;
+                    match called {
+                        Ok(hop) => self.connected(hop),
+                        Err(refused) => self.let_go(&refused),
+                    }
+                    None
+                }
+                () = over(self.lingers) => {
+                    let detail = "no ring went on for the one that broke";
                     return Err(refusal(RefusalCode::SuccessorLost, detail));
                 }
                 _ = ticks.tick() => Some(Event::Tick),
@@ -125,9 +174,14 @@ impl Serve {
                     Some(Event::Open(open))
                 }
             };
+            if self.lost_caches() {
+                self.handle(Event::CachesLost).await;
+            }
             if let Some(event) = event {
                 self.handle(event).await;
             }
+            let open = self.machine.sessions() as u32;
+            self.sessions.store(open, Ordering::Relaxed);
             if let Some((open, _)) = self.held
                 && !self.is_full_for(&open)
             {
@@ -135,6 +189,48 @@ impl Serve {
                 self.handle(Event::Open(open)).await;
             }
         }
+    }
+
+    /// The ring goes on as another: the same stage, other neighbours. Nothing of the old ones counts any more.
+    fn move_to(&mut self, open: OpenRing) {
+        let moved = self.machine.move_to(open.ring, open.stage, open.stages);
+        if let Err(error) = moved {
+            return self.let_go(&refusal(RefusalCode::BadShape, error));
+        }
+        (self.forward, self.hop, self.held, self.lingers) = (None, None, None, None);
+        let (needs, wanted) = (self.needs.clone(), open.clone());
+        self.dialing = Some(Box::pin(async move { needs.call_successor(&wanted).await }));
+        self.open = open;
+    }
+
+    /// The next stage of the ring that goes on was reached.
+    fn connected(&mut self, hop: Outlet) {
+        self.forward = Some(hop);
+        let ready = RingReady {
+            ring: self.open.ring,
+            contract: self.mine.clone(),
+            load_ms: 0,
+        };
+        // A lost link to the coordinator ends this task.
+        let _ = self
+            .needs
+            .links
+            .send(self.coordinator, LinkBody::RingReady(ready));
+    }
+
+    /// The ring is broken here. The coordinator is told, and may let another one go on for it.
+    fn let_go(&mut self, refused: &Refusal) {
+        self.forward = None;
+        self.lingers = Some(Instant::now() + LINGER);
+        let (links, ring) = (&self.needs.links, self.open.ring);
+        refuse(links, self.coordinator, ring, refused.code, &refused.detail);
+    }
+
+    /// Whether the engine ended since the last time, and with it all caches.
+    fn lost_caches(&mut self) -> bool {
+        let now = self.engine.host().ok().map(|host| host.serial());
+        let before = std::mem::replace(&mut self.host, now);
+        before.is_some() && before != now
     }
 
     /// Whether the machine would refuse this session for want of room.
@@ -159,7 +255,9 @@ impl Serve {
                     Effect::Compute(compute) => events.extend(self.compute(compute)),
                     Effect::Forward { body, payload } => {
                         // The end of the hop is noticed by the loop.
-                        let _ = self.forward.send(body, payload).await;
+                        if let Some(forward) = &mut self.forward {
+                            forward.send(body, payload).await;
+                        }
                     }
                     Effect::TrimCache { session, length } => self.trim(session, length),
                     Effect::DropCache { session } => {
@@ -169,7 +267,7 @@ impl Serve {
                     }
                     Effect::Tell(body) => {
                         // A lost link to the coordinator ends this task.
-                        let _ = self.links.send(self.coordinator, body);
+                        let _ = self.needs.links.send(self.coordinator, body);
                     }
                 }
             }
@@ -208,19 +306,22 @@ impl Serve {
 }
 
 /// Takes a hop. Only the stage before may send.
-pub(super) async fn admit(hop: IncomingHop, open: &OpenRing) -> Option<HopReceiver> {
+pub(super) async fn admit(hop: IncomingHop, open: &OpenRing) -> Option<Inlet> {
     if hop.peer != open.predecessor || hop.hello.from_stage != open.stage - 1 {
         hop.refuse(RefusalCode::NotAMember).await;
         return None;
     }
-    hop.accept().await.ok()
+    let hop = hop.accept().await.ok()?;
+    Some(Inlet::Net(Box::new(hop)))
 }
 
-fn control(body: LinkBody) -> Option<Event> {
+/// What the coordinator says to this stage: a node may host several of its ring.
+fn control(body: LinkBody, stage: u32) -> Option<Event> {
     match body {
         LinkBody::CloseSession(at) => Some(Event::Close(at)),
         LinkBody::Ack(ack) => Some(Event::Ack(ack)),
-        LinkBody::Epoch(at) => Some(Event::Epoch(at)),
+        LinkBody::Epoch(epoch) => Some(Event::Epoch(epoch)),
+        LinkBody::Resume(resume) if resume.stage == stage => Some(Event::Resume(resume)),
         _ => None,
     }
 }
@@ -236,7 +337,33 @@ async fn waited(held: &Option<(OpenSession, Instant)>) -> OpenSession {
     }
 }
 
-async fn next_frame(hop: &mut Option<HopReceiver>) -> Result<(HopBody, Bytes), EndReason> {
+/// The end of the hop to the next stage, while there is one.
+async fn ended(forward: &Option<Outlet>) -> EndReason {
+    match forward {
+        Some(forward) => forward.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The answer of the next stage, while it is called.
+async fn called(
+    dialing: &mut Option<BoxFuture<'static, Result<Outlet, Refusal>>>,
+) -> Result<Outlet, Refusal> {
+    match dialing {
+        Some(dialing) => dialing.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The end of a wait, if there is one.
+async fn over(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_frame(hop: &mut Option<Inlet>) -> Result<Frame, EndReason> {
     match hop {
         Some(hop) => hop.recv().await,
         None => std::future::pending().await,

@@ -1,8 +1,10 @@
-//! Engines of stages whose ring has ended. When a ring loses somebody, those that are left are asked a moment later for the
-//! same layers: then nothing has to be loaded.
+//! Engines of stages without a ring: those whose ring has ended, since a moment later another one may ask for the same
+//! layers; and those that a coordinator asked for in case that their host is lost.
 
 use engine::Supervisor;
-use proto::ring::{Contract, OpenRing};
+use proto::ids::{NodeId, RingId};
+use proto::model::LayerRange;
+use proto::ring::{Contract, OpenRing, STANDBY_MS};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use crate::memory::Reserved;
 
 /// How long an engine is kept that nobody uses.
 const KEPT: Duration = Duration::from_secs(20);
+/// How long one is kept that a coordinator asked for.
+pub(super) const STANDS_BY: Duration = Duration::from_millis(STANDBY_MS);
 
 /// A loaded stage, with the memory that it takes of what this node gives.
 #[derive(Debug)]
@@ -17,18 +21,36 @@ pub(super) struct Loaded {
     pub(super) engine: Arc<Supervisor>,
     memory: Option<Reserved>,
     made_for: Spec,
+    /// For whom it is kept, if somebody asked.
+    standby: Option<Standby>,
+}
+
+impl Loaded {
+    pub(super) fn new(
+        open: &OpenRing,
+        engine: Arc<Supervisor>,
+        memory: Option<Reserved>,
+        standby: Option<Standby>,
+    ) -> Self {
+        Self {
+            engine,
+            memory,
+            made_for: Spec::of(open),
+            standby,
+        }
+    }
 }
 
 /// What an engine was loaded for.
 #[derive(Debug, Clone, PartialEq)]
-struct Spec {
+pub(super) struct Spec {
     contract: Contract,
     positions_max: u32,
     sessions_max: u32,
 }
 
 impl Spec {
-    fn of(open: &OpenRing) -> Self {
+    pub(super) fn of(open: &OpenRing) -> Self {
         Self {
             contract: open.contract.clone(),
             positions_max: open.positions_max,
@@ -41,6 +63,18 @@ impl Spec {
 #[derive(Debug, Default)]
 pub(super) struct Warm {
     shelf: Mutex<Shelf>,
+}
+
+/// An engine that is kept for a coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Standby {
+    /// Who asked for it.
+    pub(super) coordinator: NodeId,
+    /// The ring and the stage in it.
+    pub(super) ring: RingId,
+    pub(super) stage: u32,
+    pub(super) layers: LayerRange,
+    pub(super) model: String,
 }
 
 #[derive(Debug, Default)]
@@ -66,14 +100,8 @@ impl InUse {
         engine: Arc<Supervisor>,
         memory: Option<Reserved>,
     ) -> Self {
-        let made_for = Spec::of(open);
-        let loaded = Loaded {
-            engine,
-            memory,
-            made_for,
-        };
         Self {
-            loaded: Some(loaded),
+            loaded: Some(Loaded::new(open, engine, memory, None)),
             warm: warm.clone(),
         }
     }
@@ -83,7 +111,7 @@ impl Drop for InUse {
     fn drop(&mut self) {
         let healthy = |loaded: &Loaded| loaded.engine.host().is_ok();
         if let Some(loaded) = self.loaded.take().filter(healthy) {
-            Warm::put(&self.warm, loaded);
+            Warm::put(&self.warm, loaded, KEPT);
         }
     }
 }
@@ -122,7 +150,48 @@ impl Warm {
         self.clear();
     }
 
-    fn put(warm: &Arc<Self>, loaded: Loaded) {
+    /// Keeps an engine that was asked for just this a while longer, for this coordinator. False when there is none.
+    pub(super) fn renew(warm: &Arc<Self>, open: &OpenRing, standby: &Standby) -> bool {
+        let wanted = Spec::of(open);
+        let mut shelf = warm.shelf();
+        let found = |(_, loaded): &(u64, Loaded)| loaded.made_for == wanted;
+        let Some(at) = shelf.engines.iter().position(found) else {
+            return false;
+        };
+        let (_, mut loaded) = shelf.engines.remove(at);
+        drop(shelf);
+        loaded.standby = Some(standby.clone());
+        let healthy = loaded.engine.host().is_ok();
+        if healthy {
+            Self::put(warm, loaded, STANDS_BY);
+        }
+        healthy
+    }
+
+    /// What is kept for coordinators.
+    pub(super) fn standbys(&self) -> Vec<Standby> {
+        let shelf = self.shelf();
+        let all = shelf
+            .engines
+            .iter()
+            .filter_map(|(_, loaded)| loaded.standby.clone());
+        all.collect()
+    }
+
+    /// A coordinator is lost: nothing is kept for it any more.
+    pub(super) fn lost(&self, coordinator: NodeId) {
+        let of_it = |standby: &Standby| standby.coordinator == coordinator;
+        let mut shelf = self.shelf();
+        let old = shelf
+            .engines
+            .extract_if(.., |(_, loaded)| loaded.standby.as_ref().is_some_and(of_it))
+            .collect::<Vec<_>>();
+        drop(shelf);
+        drop(old);
+    }
+
+    /// Keeps an engine for so long, unless somebody takes it.
+    pub(super) fn put(warm: &Arc<Self>, loaded: Loaded, time: Duration) {
         // Outside a runtime nobody would throw it away again.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
@@ -134,13 +203,13 @@ impl Warm {
         shelf.turns += 1;
         let turn = shelf.turns;
         shelf.engines.push((turn, loaded));
-        runtime.spawn(throw_away(Arc::downgrade(warm), turn));
+        runtime.spawn(throw_away(Arc::downgrade(warm), turn, time));
     }
 }
 
 /// Throws an engine away, unless somebody has taken it by then.
-async fn throw_away(warm: Weak<Warm>, turn: u64) {
-    tokio::time::sleep(KEPT).await;
+async fn throw_away(warm: Weak<Warm>, turn: u64, after: Duration) {
+    tokio::time::sleep(after).await;
     if let Some(warm) = warm.upgrade() {
         let mut shelf = warm.shelf();
         let old: Vec<_> = shelf

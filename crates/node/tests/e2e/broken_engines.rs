@@ -84,7 +84,8 @@ async fn the_engines_of_a_ring() {
         let mut stream = client.open(greedy("hello", 400)).await.unwrap();
         let begun = stream.texts(5).await;
         let hosts = peer.engine_hosts();
-        assert_eq!(hosts.len(), 2, "the whole model, and the stage");
+        let all = "the whole model, the stage, and perhaps one that stands by";
+        assert!((2..=3).contains(&hosts.len()), "{hosts:?}: {all}");
         hosts.iter().for_each(|host| signal(*host, Signal::SIGKILL));
         let rest = stream.answer().await.unwrap();
         assert_eq!(begun + &rest.text, long.text);

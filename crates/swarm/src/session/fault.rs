@@ -117,13 +117,15 @@ pub enum PeerFault {
         "sent activations that cannot be right: {0}; ask again, without this node if it repeats"
     )]
     BadFrame(#[source] ReturnFault),
-    /// It lost rows that had come through it.
-    #[error("has {length} positions left of {needed}; ask again")]
-    LostCache {
-        /// Positions in its cache.
+    /// It says that it has rows that nobody can have given it.
+    #[error(
+        "says that it has {length} positions of {most}; ask again, without this node if it repeats"
+    )]
+    Boasts {
+        /// Positions that it claims.
         length: u32,
-        /// Positions that it had sent outputs for.
-        needed: u32,
+        /// Positions that there are.
+        most: u32,
     },
     /// It did not answer an epoch.
     #[error("did not answer for {waited_ms} ms when the session was to resume; ask again")]
@@ -161,7 +163,7 @@ pub enum ReturnFault {
         got: u32,
     },
     /// Not the frame whose turn it is.
-    #[error("{got_rows} rows at position {got}, expected {expected_rows} at {expected}")]
+    #[error("{got_rows} rows at position {got}, expected at most {most} at {expected}")]
     Order {
         /// The frame's position.
         got: u32,
@@ -169,7 +171,7 @@ pub enum ReturnFault {
         got_rows: u32,
         /// The position that is next.
         expected: u32,
-        /// The rows that were sent there.
-        expected_rows: u32,
+        /// The rows that are on their way from there.
+        most: u32,
     },
 }

@@ -29,8 +29,7 @@ pub struct SessionPlan {
     pub tokens_max: u32,
     /// How tokens are drawn.
     pub sampling: Sampling,
-    /// How often the session may go on over another ring when it loses a peer. What the head made of all tokens must
-    /// still be kept then.
+    /// How often the session may go on over another ring when it loses a peer.
     pub moves_max: u32,
     /// Outputs of the head that are kept, in bytes. What is still on its way is kept in any case.
     pub retained_bytes_max: usize,
@@ -124,13 +123,11 @@ pub enum PlanError {
     NoTokens,
 }
 
-/// A ring that takes the place of a lost one.
+/// A ring that takes the place of a lost one, or the same once more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Way {
     /// The ring.
     pub ring: RingId,
-    /// What the session is called there; random, never used before.
-    pub session: SessionId,
     /// Its remote stages, from stage 1. Together they have the layers that the ring before had.
     pub stages: Vec<RemoteStage>,
 }
@@ -194,8 +191,6 @@ pub enum Event {
         /// The stage it hosts.
         stage: u32,
     },
-    /// A hop broke and is whole again; frames on it may be lost. The session goes on under the next epoch.
-    Resume,
     /// There is another ring, after [`Effect::Strand`].
     Rejoin(Way),
     /// There is none, after [`Effect::Strand`].
@@ -239,9 +234,18 @@ pub enum Effect {
     Token(Drawn),
     /// The ring is slower than expected and every peer still lives: for status and logs.
     Suspect(Suspicion),
+    /// A lap lasts longer than usual: ask every stage for a sign of life.
+    Doubt,
+    /// The session goes on, and this is what it takes.
+    Resumed(Rebuild),
     /// The session left its ring for this reason. Find it another ([`Event::Rejoin`]), or say that there is none
     /// ([`Event::GiveUp`]); answers of the engine are expected all the time.
     Strand(SessionFault),
+    /// Cut the session's caches in the engine here, of head and tail.
+    TrimCaches {
+        /// Positions that stay.
+        length: u32,
+    },
     /// Free the session's caches in the engine here.
     DropCaches,
     /// The session is over; nothing follows.
@@ -261,6 +265,26 @@ pub enum FinishReason {
     Context,
     /// [`Event::Cancel`].
     Cancelled,
+}
+
+/// What it takes to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rebuild {
+    /// What the stages compute that had been computed in their places before, from stage 1.
+    pub stages: Vec<RebuiltStage>,
+    /// Rows that are sent once more from one stage to the next.
+    pub rows_resent: u64,
+    /// Whether everything is computed again from the tokens.
+    pub from_tokens: bool,
+}
+
+/// What one stage computes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RebuiltStage {
+    /// Rows that had gone through its place and are not in its cache.
+    pub replayed: u32,
+    /// Rows that are in its cache, and must be computed a second time.
+    pub recomputed: u32,
 }
 
 /// A frame that takes longer than frames of its kind used to.

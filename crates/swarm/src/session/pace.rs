@@ -11,6 +11,10 @@ pub const DECODE_LIMIT_MS: u64 = 30_000;
 /// After so many milliseconds a lap with more rows is given up, times the sessions that share the ring: their prompts may
 /// all be ahead of it. A stage that stops is noticed by its link long before.
 pub const PREFILL_LIMIT_MS: u64 = 60_000;
+/// The shortest time after which a lap that lasts makes peers be asked for a sign of life, in milliseconds.
+pub const DOUBT_FLOOR_MS: u64 = 120;
+/// The longest. It is asked for again as often as that, for as long as nothing moves.
+pub const DOUBT_CEILING_MS: u64 = 400;
 /// A lap is suspicious after so many times its usual duration.
 pub const DEADLINE_FACTOR: u64 = 3;
 
@@ -85,6 +89,13 @@ impl Pace {
         slot.map(|eighths| eighths / SMOOTHING)
     }
 
+    /// How long a lap may last until peers are asked for a sign of life: 3 × smoothed, within bounds. To ask costs a packet each
+    /// way, so that a wrong guess does no harm.
+    pub(super) fn doubt_ms(&self, kind: StepKind) -> u64 {
+        let usual = self.smoothed_ms(kind).unwrap_or(DOUBT_CEILING_MS);
+        (DEADLINE_FACTOR * usual).clamp(DOUBT_FLOOR_MS, DOUBT_CEILING_MS)
+    }
+
     /// max(3 × smoothed, floor).
     pub(super) fn deadline_ms(&self, kind: StepKind) -> u64 {
         let usual = self.smoothed_ms(kind).unwrap_or(0);
@@ -112,6 +123,21 @@ mod tests {
         check(StepKind::Decode, &[u64::MAX], Some(30_000), 90_000);
         check(StepKind::Prefill, &[100], Some(100), 5_000);
         check(StepKind::Prefill, &[2_000], Some(2_000), 6_000);
+    }
+
+    #[test]
+    fn doubts_come_soon_and_within_bounds() {
+        fn check(laps_ms: &[u64], expected: u64) {
+            let mut pace = Pace::default();
+            laps_ms
+                .iter()
+                .for_each(|&lap| pace.observe(StepKind::Decode, lap));
+            assert_eq!(pace.doubt_ms(StepKind::Decode), expected, "{laps_ms:?}");
+        }
+        check(&[], 400);
+        check(&[10], 120);
+        check(&[70], 210);
+        check(&[1_000], 400);
     }
 
     #[test]

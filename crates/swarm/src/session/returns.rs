@@ -1,9 +1,9 @@
-//! What peers send: frames that come back, failures, answers to epochs.
+//! What peers send: frames that come back, failures.
 
-use super::{Effect, PeerFault, Phase, ReturnFault, Session, SessionFault, Span, StepKind};
+use super::{PeerFault, ReturnFault, Session, SessionFault, Span, StepKind};
 use crate::frame::{Shape, clean};
 use bytes::Bytes;
-use proto::ring::{EpochAnswer, LinkBody, RefusalCode, Rows, RowsKind, SessionFailed};
+use proto::ring::{RefusalCode, Rows, RowsKind, SessionFailed};
 
 impl Session {
     pub(super) fn take_back(
@@ -12,8 +12,8 @@ impl Session {
         payload: Bytes,
         now_ms: u64,
     ) -> Result<(), SessionFault> {
-        let late = rows.epoch < self.epoch || rows.position < self.back_length;
-        let foreign = rows.session != self.name;
+        let late = rows.epoch < self.epoch || rows.position < self.returned_length;
+        let foreign = rows.session != self.plan.session;
         if foreign || late || rows.kind == RowsKind::Replay {
             return Ok(());
         }
@@ -29,20 +29,19 @@ impl Session {
         if got > newest {
             return Err(ReturnFault::Epoch { got, newest });
         }
-        let got = rows.position;
-        let &(span, _) = self.flight.front().ok_or(ReturnFault::Unasked { got })?;
-        if span
-            != (Span {
-                position: rows.position,
-                rows: rows.rows,
-            })
-        {
-            let (expected, expected_rows) = (span.position, span.rows);
+        let (got, got_rows) = (rows.position, rows.rows);
+        let expected = self.returned_length;
+        if self.flight.is_empty() {
+            return Err(ReturnFault::Unasked { got });
+        }
+        // A stage that sends again may cut rows in other frames than they were sent in.
+        let most = self.sent_length.saturating_sub(expected);
+        if got != expected || got_rows > most {
             return Err(ReturnFault::Order {
                 got,
-                got_rows: rows.rows,
+                got_rows,
                 expected,
-                expected_rows,
+                most,
             });
         }
         let shape = Shape {
@@ -51,21 +50,29 @@ impl Session {
             positions_max: self.plan.positions_max,
         };
         shape.check(rows, payload)?;
-        Ok(span)
+        Ok(Span {
+            position: got,
+            rows: got_rows,
+        })
     }
 
     fn accept_return(&mut self, span: Span, payload: Bytes, now_ms: u64) {
-        let (_, sent_ms) = self.flight.pop_front().expect("the frame was on its way");
-        let lap_ms = now_ms.saturating_sub(sent_ms.max(self.moved_ms));
-        self.pace.observe(StepKind::of(span.rows), lap_ms);
-        self.moved_ms = now_ms;
-        self.suspected = false;
-        self.back_length = span.end();
-        // Rows that came back over a ring before have gone to the tail.
-        if span.end() > self.returned_length {
-            self.returned_length = span.end();
-            self.returned.push_back((span, payload));
+        while let Some((sent, sent_ms)) = self.flight.pop_front() {
+            if sent.end() > span.end() {
+                let position = span.end();
+                let rows = sent.end() - position;
+                self.flight.push_front((Span { position, rows }, sent_ms));
+                break;
+            }
+            if sent.end() == span.end() && !self.rebuilding {
+                let lap_ms = now_ms.saturating_sub(sent_ms.max(self.moved_ms));
+                self.pace.observe(StepKind::of(sent.rows), lap_ms);
+            }
         }
+        (self.moved_ms, self.rebuilding) = (now_ms, false);
+        (self.suspected, self.doubts) = (false, 0);
+        self.returned_length = span.end();
+        self.returned.push_back((span, payload));
     }
 
     /// Reports from before the present epoch are about frames that do not count any more. A stage that never heard of
@@ -78,7 +85,7 @@ impl Session {
         let SessionFailed {
             at, code, detail, ..
         } = failed;
-        let ours = at.ring == self.plan.ring && at.session == self.name;
+        let ours = at.ring == self.plan.ring && at.session == self.plan.session;
         let unknown = code == Some(RefusalCode::UnknownEpoch);
         let late_frame = code == Some(RefusalCode::OldEpoch) && at.epoch == self.epoch;
         if !ours || late_frame || (at.epoch < self.epoch && !unknown) {
@@ -91,54 +98,5 @@ impl Session {
                 detail: clean(&detail),
             },
         )
-    }
-
-    /// Announces the next epoch. What is in the ring does not count any more; what came back does.
-    pub(super) fn resume(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
-        self.epoch = self
-            .epoch
-            .checked_add(1)
-            .expect("a session has fewer than 2³² epochs");
-        self.flight.clear();
-        self.suspected = false;
-        let answered = vec![false; self.plan.stages.len()];
-        self.phase = Phase::Resuming {
-            answered,
-            since_ms: now_ms,
-        };
-        self.tell_all(LinkBody::Epoch, out);
-    }
-
-    /// A stage that returned rows has them in its cache, unless it lost it.
-    pub(super) fn epoch_answered(
-        &mut self,
-        stage: u32,
-        answer: EpochAnswer,
-    ) -> Result<(), SessionFault> {
-        let ours = answer.at.ring == self.plan.ring && answer.at.session == self.name;
-        let Phase::Resuming { answered, .. } = &mut self.phase else {
-            return Ok(());
-        };
-        if !ours || answer.at.epoch != self.epoch {
-            return Ok(());
-        }
-        let Some(slot) = (stage as usize)
-            .checked_sub(1)
-            .and_then(|at| answered.get_mut(at))
-        else {
-            return Ok(());
-        };
-        *slot = true;
-        let all = answered.iter().all(|&answered| answered);
-        let (length, needed) = (answer.length, self.back_length);
-        if length < needed {
-            return self.blame(stage, PeerFault::LostCache { length, needed });
-        }
-        if all {
-            // What has not come back is sent again, as it was: stages that computed it before repeat their outputs.
-            self.phase = Phase::Running;
-            self.sent_length = self.back_length;
-        }
-        Ok(())
     }
 }

@@ -15,13 +15,18 @@ impl Session {
         self.open(out);
     }
 
-    pub(super) fn open(&self, out: &mut Vec<Effect>) {
+    /// Positions that the session will use at most.
+    pub(super) fn positions_asked(&self) -> u32 {
         let prompt = self.plan.prompt.len() as u32;
         let used = prompt.saturating_add(self.plan.tokens_max);
+        used.min(self.plan.positions_max)
+    }
+
+    fn open(&self, out: &mut Vec<Effect>) {
         let body = HopBody::Open(OpenSession {
-            session: self.name,
+            session: self.plan.session,
             epoch: self.epoch,
-            positions_max: used.min(self.plan.positions_max),
+            positions_max: self.positions_asked(),
         });
         out.push(Effect::Forward {
             body,
@@ -120,47 +125,48 @@ impl Session {
         Ok(())
     }
 
-    /// Sends what this ring has not had, a few frames at a time.
+    /// Sends what this ring has not had: what only rebuilds caches at once, the rest a few frames at a time.
     fn send_due(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
-        while self.phase == Phase::Running
-            && self.sent_length < self.head_length
-            && self.frames_in_flight() < FRAMES_IN_FLIGHT_MAX
-        {
-            let (span, payload) = self.due();
+        while self.phase == Phase::Running && self.sent_length < self.head_length {
+            let wanted = self.sent_length >= self.returned_length;
+            if wanted && self.frames_in_flight() >= FRAMES_IN_FLIGHT_MAX {
+                return;
+            }
+            let span = self.span_at(self.sent_length);
+            let (position, length) = (span.position, self.plan.embedding_length);
+            let payload = self.retained.rows(position, span.rows, length);
             self.sent_length = span.end();
-            self.send(span, payload, now_ms, out);
+            let kind = match wanted {
+                false => RowsKind::Replay,
+                true if self.draws(span) => RowsKind::Decode,
+                true => RowsKind::Prefill,
+            };
+            if wanted {
+                self.flight.push_back((span, now_ms));
+            }
+            out.push(self.frame(span, kind, payload));
         }
     }
 
-    /// The next frame. Rows that came back once go in frames of the grid; the others as they came out of the head: a
-    /// stage that computed one before repeats its output.
-    fn due(&self) -> (Span, Bytes) {
-        let position = self.sent_length;
-        if position >= self.returned_length {
-            let record = self.retained.find(position);
-            let record = record.expect("what is on its way is kept");
-            let rows = record.rows;
-            return (Span { position, rows }, record.output.clone());
-        }
+    /// The next frame from `position` on. Rows that came back once go in frames of the grid; the others as they came
+    /// out of the head.
+    pub(super) fn span_at(&self, position: u32) -> Span {
         let grid = frame_rows(self.plan.embedding_length);
-        let rows = (grid - position % grid).min(self.returned_length - position);
-        let span = Span { position, rows };
-        let payload = self
-            .retained
-            .rows(position, rows, self.plan.embedding_length);
-        (span, payload)
+        let end = match position < self.returned_length {
+            true => (position + grid - position % grid).min(self.returned_length),
+            false => {
+                let record = self.retained.around(position);
+                record.expect("what is on its way is kept").end()
+            }
+        };
+        let rows = end - position;
+        Span { position, rows }
     }
 
-    /// Sends a frame to stage 1.
-    fn send(&mut self, span: Span, payload: Bytes, now_ms: u64, out: &mut Vec<Effect>) {
-        let kind = if self.draws(span) {
-            RowsKind::Decode
-        } else {
-            RowsKind::Prefill
-        };
-        self.flight.push_back((span, now_ms));
+    /// A frame for stage 1.
+    fn frame(&self, span: Span, kind: RowsKind, payload: Bytes) -> Effect {
         let body = HopBody::Rows(Rows {
-            session: self.name,
+            session: self.plan.session,
             epoch: self.epoch,
             position: span.position,
             rows: span.rows,
@@ -168,7 +174,7 @@ impl Session {
             stage: 0,
             kind,
         });
-        out.push(Effect::Forward { body, payload });
+        Effect::Forward { body, payload }
     }
 
     pub(super) fn tail_done(

@@ -12,15 +12,16 @@ impl Session {
             self.renewed_ms = now_ms;
             self.tell_acked(out);
         }
-        if let Phase::Resuming { answered, since_ms } = &self.phase {
+        if let Phase::Resuming { answers, since_ms } = &self.phase {
             let waited_ms = now_ms.saturating_sub(*since_ms);
-            let missing = answered.iter().position(|&answered| !answered);
-            return match missing {
-                Some(at) if waited_ms >= StepKind::Decode.limit_ms(1) => {
-                    self.blame(at as u32 + 1, PeerFault::NoAnswer { waited_ms })
-                }
-                _ => Ok(()),
-            };
+            let missing = answers.iter().position(Option::is_none);
+            if let Some(at) = missing
+                && waited_ms >= StepKind::Decode.limit_ms(1)
+            {
+                return self.blame(at as u32 + 1, PeerFault::NoAnswer { waited_ms });
+            }
+            self.doubt(StepKind::Decode, waited_ms, out);
+            return Ok(());
         }
         self.watch_lap(now_ms, out)
     }
@@ -29,7 +30,10 @@ impl Session {
         let Some(&(span, sent_ms)) = self.flight.front() else {
             return Ok(());
         };
-        let kind = StepKind::of(span.rows);
+        let kind = match self.rebuilding {
+            true => StepKind::Prefill,
+            false => StepKind::of(span.rows),
+        };
         let waited_ms = now_ms.saturating_sub(sent_ms.max(self.moved_ms));
         if waited_ms >= kind.limit_ms(self.plan.sharers) {
             let all = (1..=self.plan.stages_len()).filter_map(|stage| self.plan.stage_name(stage));
@@ -39,6 +43,7 @@ impl Session {
                 stages: all.collect(),
             });
         }
+        self.doubt(kind, waited_ms, out);
         let deadline_ms = self.pace.deadline_ms(kind);
         if waited_ms > deadline_ms && !self.suspected {
             self.suspected = true;
@@ -50,6 +55,15 @@ impl Session {
             }));
         }
         Ok(())
+    }
+
+    /// Asks for signs of life, again and again while nothing moves.
+    fn doubt(&mut self, kind: StepKind, waited_ms: u64, out: &mut Vec<Effect>) {
+        let due = waited_ms / self.pace.doubt_ms(kind);
+        if due > self.doubts {
+            self.doubts = due;
+            out.push(Effect::Doubt);
+        }
     }
 
     /// Lets the stages forget their oldest chunks, once what they keep fills more than half of their store.

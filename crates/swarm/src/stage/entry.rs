@@ -1,11 +1,11 @@
 //! One session at a stage: what it holds, and the judgement of frames.
 
 use super::message::{Compute, StagePlan, StageView};
-use crate::frame::{chunk_of, row_bytes};
+use crate::frame::{chunk_of, frame_rows, last_row, row_bytes};
 use crate::retained::{Record, Retained};
 use bytes::Bytes;
 use proto::ids::Hash;
-use proto::ring::{OpenSession, RefusalCode, Rows, RowsKind};
+use proto::ring::{OpenSession, RETAINED_BYTES_MAX, RefusalCode, Rows, RowsKind};
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
@@ -16,6 +16,7 @@ pub const FRAMES_QUEUED_MAX: usize = 8;
 const _: () = assert!(crate::session::FRAMES_IN_FLIGHT_MAX <= FRAMES_QUEUED_MAX);
 
 /// A frame whose shape was found right.
+#[derive(Debug)]
 pub(super) struct Input {
     pub(super) rows: Rows,
     pub(super) hash: Hash,
@@ -50,10 +51,17 @@ pub(super) struct Entry {
     /// Whether the engine has the front of the queue.
     computing: bool,
     retained: Retained,
-    /// Input and output of the frame that ends at `length`.
-    last: Option<(Option<Hash>, Hash)>,
+    /// BLAKE3 of the input of the row before `length`.
+    last_input: Option<Hash>,
     /// Nothing was taken under this epoch yet, so frames may trim.
     fresh: bool,
+    /// The epoch was answered, and how to go on was not said yet. Frames that come meanwhile wait in `held`.
+    awaiting: bool,
+    held: Vec<Input>,
+    /// Outputs before this position are not forwarded: the next stage has them.
+    forwards_from: u32,
+    /// The stage moved to another ring under this epoch: outputs are kept and not forwarded.
+    detached: bool,
     /// The engine failed under this epoch.
     failed: bool,
     /// The coordinator was told of a refusal under this epoch.
@@ -67,6 +75,8 @@ pub(super) struct Entry {
 struct Queued {
     rows: Rows,
     hash: Hash,
+    /// BLAKE3 of the last row.
+    last: Hash,
     /// Empty once the engine has it.
     payload: Bytes,
 }
@@ -81,8 +91,12 @@ impl Entry {
             queue: VecDeque::new(),
             computing: false,
             retained: Retained::default(),
-            last: None,
+            last_input: None,
             fresh: false,
+            awaiting: false,
+            held: Vec::new(),
+            forwards_from: 0,
+            detached: false,
             failed: false,
             told: false,
             told_old: false,
@@ -105,9 +119,73 @@ impl Entry {
         self.failed
     }
 
-    pub(super) fn last_hashes(&self) -> (Option<Hash>, Option<Hash>) {
-        self.last
-            .map_or((None, None), |(input, output)| (input, Some(output)))
+    /// Of the last row that went in and that came out, as far as they are known.
+    pub(super) fn last_hashes(&self, embedding_length: u32) -> (Option<Hash>, Option<Hash>) {
+        let ending = self.retained.ending_at(self.length);
+        let output = ending.map(|record| last_row(&record.output, embedding_length));
+        (self.last_input, output)
+    }
+
+    /// What of an output goes on to the next stage: how many of its first rows do not; `None` when nothing does.
+    pub(super) fn forwards(&self, rows: &Rows) -> Option<u32> {
+        let skip = self.forwards_from.saturating_sub(rows.position);
+        (!self.detached && skip < rows.rows).then_some(skip)
+    }
+
+    pub(super) fn detach(&mut self) {
+        self.detached = true;
+    }
+
+    pub(super) fn is_awaiting(&self) -> bool {
+        self.awaiting
+    }
+
+    pub(super) fn await_resume(&mut self) {
+        self.awaiting = true;
+    }
+
+    /// Keeps a frame until it was said how to go on. False when there is no room for it.
+    pub(super) fn hold(&mut self, input: Input, bytes_max: usize) -> bool {
+        let bytes = |input: &Input| input.payload.len();
+        let fits = self.held.iter().map(bytes).sum::<usize>() + bytes(&input) <= bytes_max;
+        if fits {
+            self.held.push(input);
+        }
+        fits
+    }
+
+    /// How to go on was said; the frames that waited for it.
+    pub(super) fn resume(&mut self, from: u32) -> Vec<Input> {
+        (self.awaiting, self.fresh) = (false, false);
+        self.forwards_from = from;
+        std::mem::take(&mut self.held)
+    }
+
+    /// Retained outputs from `from` on, in frames of the grid that also end at `wanted`.
+    pub(super) fn again(
+        &self,
+        from: u32,
+        wanted: u32,
+        embedding_length: u32,
+    ) -> Vec<(u32, u32, Bytes)> {
+        let grid = frame_rows(embedding_length);
+        let (mut at, mut frames) = (from, Vec::new());
+        while at < self.length {
+            let end = (at + grid - at % grid).min(self.length);
+            let end = if at < wanted { end.min(wanted) } else { end };
+            let rows = end - at;
+            frames.push((at, rows, self.retained.rows(at, rows, embedding_length)));
+            at = end;
+        }
+        frames
+    }
+
+    /// The engine's caches are gone.
+    pub(super) fn lose_cache(&mut self) {
+        self.fail();
+        self.length = 0;
+        self.last_input = None;
+        self.retained.clear();
     }
 
     /// Epoch and position of what the engine has.
@@ -188,8 +266,8 @@ impl Entry {
         let replayed = (kind == RowsKind::Replay).then(|| accepted.saturating_sub(position));
         match (replayed, position.cmp(&accepted)) {
             (Some(here), _) if here >= rows => Verdict::Ignore,
-            (Some(here), Ordering::Less) => self.take_or_wait(None, here),
-            (_, Ordering::Equal) => self.take_or_wait(None, 0),
+            (Some(here), Ordering::Less | Ordering::Equal) => self.take_replay(input, here),
+            (None, Ordering::Equal) => self.take_or_wait(None, 0),
             (_, Ordering::Greater) => {
                 let detail = format!("position {position}, the rows here end at {accepted}");
                 Verdict::Refuse(RefusalCode::Gap, detail)
@@ -203,6 +281,16 @@ impl Entry {
             return Verdict::Take { trim, skip };
         }
         let detail = format!("{FRAMES_QUEUED_MAX} frames wait here, no more fit");
+        Verdict::Refuse(RefusalCode::NoRoom, detail)
+    }
+
+    /// What was retained elsewhere comes at once: as many bytes may wait as a stage retains.
+    fn take_replay(&self, input: &Input, skip: u32) -> Verdict {
+        let waiting: usize = self.queue.iter().map(|queued| queued.payload.len()).sum();
+        if waiting + input.payload.len() <= RETAINED_BYTES_MAX {
+            return Verdict::Take { trim: None, skip };
+        }
+        let detail = format!("{waiting} bytes of replayed rows wait here, no more fit");
         Verdict::Refuse(RefusalCode::NoRoom, detail)
     }
 
@@ -263,9 +351,11 @@ impl Entry {
             hash = Hash::of(&payload);
         }
         self.fresh = false;
+        let last = last_row(&payload, embedding_length);
         self.queue.push_back(Queued {
             rows,
             hash,
+            last,
             payload,
         });
     }
@@ -288,10 +378,13 @@ impl Entry {
 
     /// The engine is done with the front of the queue.
     pub(super) fn commit(&mut self, output: Bytes, retained_bytes_max: usize) {
-        let Queued { rows, hash, .. } = self.queue.pop_front().expect("a frame is being computed");
+        let front = self.queue.pop_front();
+        let Queued {
+            rows, hash, last, ..
+        } = front.expect("a frame is being computed");
         self.computing = false;
         self.length = rows.position + rows.rows;
-        self.last = Some((Some(hash), Hash::of(&output)));
+        self.last_input = Some(last);
         let (position, input) = (rows.position, Some(hash));
         self.retained.push(Record {
             position,
@@ -305,6 +398,7 @@ impl Entry {
     /// Ends the epoch's work here; the cache holds what was committed.
     pub(super) fn fail(&mut self) {
         self.queue.clear();
+        self.held.clear();
         self.computing = false;
         self.failed = true;
     }
@@ -316,7 +410,9 @@ impl Entry {
         }
         self.epoch = epoch;
         self.queue.clear();
+        self.held.clear();
         self.fresh = true;
+        (self.awaiting, self.detached, self.forwards_from) = (false, false, 0);
         (self.failed, self.told, self.told_old) = (false, false, false);
         std::mem::take(&mut self.computing)
     }
@@ -325,8 +421,7 @@ impl Entry {
     pub(super) fn trim(&mut self, length: u32, plan: &StagePlan) {
         self.length = length;
         self.retained.cut(length, plan.embedding_length);
-        let ending = self.retained.ending_at(length);
-        self.last = ending.map(|record| (record.input, Hash::of(&record.output)));
+        self.last_input = None;
     }
 
     pub(super) fn acknowledge(&mut self, position: u32) {

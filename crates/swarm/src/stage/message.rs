@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use proto::host::{Output, Role, Run, SESSIONS_MAX};
 use proto::ids::{RingId, SessionId};
-use proto::ring::{Ack, HopBody, LinkBody, OpenSession, Rows, STAGES_MAX, SessionRef};
+use proto::ring::{
+    Ack, HopBody, LinkBody, NewEpoch, OpenSession, Resume, Rows, STAGES_MAX, SessionRef,
+};
 
 /// What a stage is for; fixed when its ring opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,11 +91,15 @@ pub enum Event {
     /// On the link: outputs below a position are not needed; also renews the lease.
     Ack(Ack),
     /// On the link: a new epoch. The one that is known is answered again, without effect.
-    Epoch(SessionRef),
+    Epoch(NewEpoch),
+    /// On the link: how a session goes on under an epoch that was answered.
+    Resume(Resume),
     /// On the link: a session ends.
     Close(SessionRef),
     /// The hop to the next stage broke. What is forwarded from now on is lost; outputs stay retained.
     SuccessorLost,
+    /// The engine was started again: all caches are gone.
+    CachesLost,
     /// Time passed; about once a second.
     Tick,
 }

@@ -4,7 +4,7 @@ mod life;
 use super::*;
 use proto::ids::RingId;
 use proto::packet::f32_to_bytes;
-use proto::ring::{CHUNK_ROWS, DETAIL_BYTES_MAX, RowsKind};
+use proto::ring::{CHUNK_ROWS, DETAIL_BYTES_MAX, NewEpoch, Resume, RowsKind};
 use std::collections::VecDeque;
 
 const SESSION: SessionId = SessionId([7; 16]);
@@ -116,10 +116,30 @@ impl Rig {
     }
 
     fn epoch(&mut self, epoch: u32) {
-        self.event(Event::Epoch(SessionRef {
+        self.announce(epoch, None);
+    }
+
+    fn announce(&mut self, epoch: u32, positions_max: Option<u32>) {
+        self.event(Event::Epoch(NewEpoch {
             ring: RING,
             session: SESSION,
             epoch,
+            positions_max,
+        }));
+    }
+
+    fn resume(&mut self, epoch: u32, keep: u32, from: u32, wanted: u32) {
+        let at = SessionRef {
+            ring: RING,
+            session: SESSION,
+            epoch,
+        };
+        self.event(Event::Resume(Resume {
+            at,
+            stage: 2,
+            keep,
+            from,
+            wanted,
         }));
     }
 
@@ -350,7 +370,7 @@ fn outputs_are_kept_up_to_a_limit() {
         retained_bytes_max: 0,
         ..plan()
     };
-    check_plan(none, |rig| (settled(rig), rig.epoch(2)).1, "answer:4/4##@2");
+    check_plan(none, |rig| (settled(rig), rig.epoch(2)).1, "answer:4/4#-@2");
 }
 
 #[test]
@@ -368,7 +388,7 @@ fn acknowledged_outputs_are_gone() {
             rig.ack(1, 999);
             rig.epoch(1);
         },
-        "answer:4/0##@1 answer:4/3##@1 send:3+1=30@1 Forgotten@1 answer:4/4##@1",
+        "answer:4/0##@1 answer:4/3##@1 send:3+1=30@1 Forgotten@1 answer:4/4#-@1",
     );
 }
 

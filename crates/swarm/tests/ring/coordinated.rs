@@ -1,4 +1,6 @@
-//! A session at its coordinator, through duplicates, repetitions, broken hops, new epochs, lost rings and cancellation.
+//! A session at its coordinator, through duplicates, repetitions, killed stages, engines that start again, broken hops, zombies and
+//! cancellation: the tokens of one machine, caches that hold what they must after every step, and nothing computed twice by those
+//! that still have it.
 
 use crate::engine::{EMBEDDING_LENGTH, Part, draw, embed, from_bytes, to_bytes};
 use crate::ring::{
@@ -8,16 +10,21 @@ use crate::rng::Rng;
 use crate::run_seeds;
 use bytes::Bytes;
 use proto::host::{Output, Role, Run};
-use proto::ids::{NodeId, SessionId};
+use proto::ids::NodeId;
 use proto::model::{LayerRange, Sampling};
 use proto::ring::{HopBody, LinkBody};
 use swarm::session::{
-    Effect, Event, FRAMES_IN_FLIGHT_MAX, FinishReason, RemoteStage, Session, SessionPlan, Way,
+    Effect, Event, FRAMES_IN_FLIGHT_MAX, FinishReason, Rebuild, RemoteStage, Session, SessionPlan,
+    Way,
 };
 use swarm::split::split;
 
 /// A run that takes longer is stuck.
 const STEPS_MAX: usize = 100_000;
+
+/// How often a session may leave its ring at most for one thing that is wrong: it is said, it is noticed, and it is not yet known
+/// when the next ring is formed.
+const MOVES_A_WRONG: u32 = 3;
 
 /// What a run came to, and which faults struck.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -27,15 +34,30 @@ struct Outcome {
     steps: usize,
     now_ms: u64,
     repeats: usize,
-    breaks: usize,
     lost: usize,
-    resumes: usize,
     cancels: usize,
     acks: usize,
+    /// Stages that died.
     kills: usize,
-    zombies: usize,
+    /// Two or more were replaced at once.
+    pairs: usize,
     /// Rings that were lost before the one before was rebuilt.
     again: usize,
+    /// Hops that broke while all stages lived.
+    breaks: usize,
+    restarts: usize,
+    /// Rings of other machines, cut in other places.
+    renewals: usize,
+    zombies: usize,
+    /// What the session said of going on.
+    rebuilds: usize,
+    from_tokens: usize,
+    replayed: usize,
+    survivors: usize,
+    /// Rows computed twice by stages that had them.
+    recomputed: usize,
+    /// The same, as the session said beforehand.
+    announced: usize,
 }
 
 struct World {
@@ -50,10 +72,22 @@ struct World {
     trouble: usize,
     /// The session waits for another ring.
     stranded: bool,
+    /// What is wrong with the ring and not known yet.
+    unnoticed: Option<Wrong>,
+    /// What went wrong with rings, and how often the session left one.
+    wrongs: u32,
+    strandings: u32,
 }
 
-/// The same request on one machine.
-fn alone(plan: &SessionPlan, layers: u32) -> (Vec<i32>, FinishReason) {
+/// What is wrong with a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    Stage(u32),
+    Hop,
+}
+
+/// The same request on one machine, and its caches.
+fn alone(plan: &SessionPlan, layers: u32) -> (Vec<i32>, FinishReason, Part) {
     let mut whole = Part::new(LayerRange {
         first: 0,
         end: layers,
@@ -67,13 +101,13 @@ fn alone(plan: &SessionPlan, layers: u32) -> (Vec<i32>, FinishReason) {
         drawn.push(token.token);
         tokens.push(token.token);
         if token.end {
-            return (drawn, FinishReason::End);
+            return (drawn, FinishReason::End, whole);
         }
         if drawn.len() as u32 == plan.tokens_max {
-            return (drawn, FinishReason::Length);
+            return (drawn, FinishReason::Length, whole);
         }
         if position == plan.positions_max {
-            return (drawn, FinishReason::Context);
+            return (drawn, FinishReason::Context, whole);
         }
         rows = whole
             .run(position, &embed(&[token.token]))
@@ -92,7 +126,7 @@ fn plan(rng: &mut Rng, remote: &[LayerRange]) -> SessionPlan {
     } else {
         POSITIONS_MAX - prompt as u32
     };
-    let moves_max = [0, 3][rng.below(2)];
+    let moves_max = MOVES_A_WRONG * [0, 2, 6][rng.below(3)];
     SessionPlan {
         ring: RING,
         session: SESSION,
@@ -115,12 +149,7 @@ fn plan(rng: &mut Rng, remote: &[LayerRange]) -> SessionPlan {
             seed: rng.next(),
         },
         moves_max,
-        // Who may move keeps all.
-        retained_bytes_max: if moves_max > 0 {
-            usize::MAX
-        } else {
-            rng.below(40_000)
-        },
+        retained_bytes_max: [usize::MAX, rng.below(40_000)][rng.below(2)],
         stage_retained_bytes_max: RETAINED_BYTES_MAX,
         sharers: 1,
     }
@@ -137,16 +166,20 @@ fn run_counting(seed: u64, sabotage: Sabotage) -> (Result<Outcome, String>, usiz
     let layers = remote + 2 + rng.below(4) as u32;
     let split = split(layers, remote, 0).expect("there are enough layers");
     let plan = plan(&mut rng, &split.remote);
+    let (tokens, reason, truth) = alone(&plan, layers);
     let mut world = World {
         session: Session::new(plan.clone()).expect("the plan is sound"),
         head: Part::new(split.head),
         tail: Part::new(split.tail),
-        expected: alone(&plan, layers),
+        expected: (tokens, reason),
         plan,
         outcome: Outcome::default(),
         trouble: [10, 40, 200][rng.below(3)],
         stranded: false,
-        ring: Ring::new(rng, &split.remote, sabotage),
+        unnoticed: None,
+        wrongs: 0,
+        strandings: 0,
+        ring: Ring::new(rng, &split.remote, sabotage, truth),
     };
     let outcome = world.run();
     (outcome.map(|()| world.outcome), world.ring.strikes)
@@ -162,6 +195,7 @@ impl World {
             }
             match self.ring.step()? {
                 None if self.stranded => self.rejoin()?,
+                None if self.unnoticed.is_some() => self.notice()?,
                 None => return self.check_end(),
                 Some(arrival) => self.arrive(arrival)?,
             }
@@ -176,37 +210,46 @@ impl World {
         if self.ring.rng.once_in(50) {
             self.event(Event::Tick)?;
         }
+        if self.stranded && self.ring.rng.once_in(4) {
+            return self.rejoin();
+        }
+        if self.unnoticed.is_some() && self.ring.rng.once_in(6) {
+            return self.notice();
+        }
         if !self.ring.rng.once_in(self.trouble) {
             return Ok(());
         }
-        if self.stranded {
-            return if self.ring.rng.once_in(2) {
-                self.rejoin()
-            } else {
-                Ok(())
-            };
-        }
-        let hop = self.ring.rng.below(self.ring.stages.len() + 1);
+        let stage = self.ring.rng.below(self.ring.stages.len());
         match self.ring.rng.below(30) {
-            24.. if self.outcome.kills < self.plan.moves_max as usize => {
-                self.outcome.kills += 1;
-                let done = self.session.status().position;
-                let partly = self.ring.parts.iter().any(|part| part.length() < done);
-                self.outcome.again += usize::from(partly);
-                let stage = 1 + self.ring.rng.below(self.ring.stages.len()) as u32;
-                self.event(Event::LinkLost { stage })?;
+            0..14 => {
+                let hop = self.ring.rng.below(self.ring.stages.len() + 1);
+                self.outcome.repeats += self.ring.repeat(hop);
             }
-            0..16 => self.outcome.repeats += self.ring.repeat(hop),
-            16..19 if self.ring.is_open_everywhere() => {
+            14..21 if self.may_lose() => {
+                self.wrongs += 1;
+                self.outcome.kills += usize::from(self.ring.kill(stage));
+                self.unnoticed = Some(Wrong::Stage(stage as u32 + 1));
+                let other = self.ring.rng.below(self.ring.stages.len());
+                if self.ring.rng.once_in(2) {
+                    self.outcome.kills += usize::from(self.ring.kill(other));
+                }
+            }
+            21..24 if self.may_lose() && self.unnoticed.is_none() => {
+                self.wrongs += 1;
                 self.outcome.breaks += 1;
-                self.outcome.lost += self.ring.lose(Lane::Hop(hop));
-                self.event(Event::Resume)?;
+                self.outcome.lost += self.ring.lose(Lane::Hop(stage));
+                self.unnoticed = Some(Wrong::Hop);
             }
-            19..23 if self.ring.is_open_everywhere() => {
-                self.outcome.resumes += 1;
-                self.event(Event::Resume)?;
+            24..27 if self.may_lose() && !self.ring.dead().contains(&stage) => {
+                let opened = self.ring.stages[stage].sessions() > 0;
+                self.wrongs += 1;
+                self.outcome.restarts += usize::from(opened);
+                self.ring.restart(stage)?;
+                // What it says about it may be lost with the ring.
+                let quiet = opened && self.unnoticed.is_none() && !self.stranded;
+                self.unnoticed = self.unnoticed.or(quiet.then_some(Wrong::Hop));
             }
-            23 if self.ring.rng.once_in(4) => {
+            27 if self.ring.rng.once_in(4) => {
                 self.outcome.cancels += 1;
                 self.event(Event::Cancel)?;
             }
@@ -215,35 +258,87 @@ impl World {
         Ok(())
     }
 
-    /// Another ring, of other machines and as many as there are.
+    /// Whether the session would survive the loss of its ring.
+    fn may_lose(&self) -> bool {
+        (self.wrongs + 1) * MOVES_A_WRONG <= self.plan.moves_max
+    }
+
+    /// The coordinator becomes certain that something is wrong.
+    fn notice(&mut self) -> Result<(), String> {
+        let stage = match self.unnoticed.take() {
+            Some(Wrong::Stage(stage)) => stage.min(self.ring.stages.len() as u32),
+            _ => 1,
+        };
+        if self.stranded || self.session.status().over {
+            return Ok(());
+        }
+        let done = self.session.status().position;
+        let partly = self.ring.parts.iter().any(|part| part.length() < done);
+        self.outcome.again += usize::from(partly && self.strandings > 0);
+        self.event(Event::LinkLost { stage })
+    }
+
+    /// There is a ring again: others take the places of the dead, or all places; or everybody lived.
     fn rejoin(&mut self) -> Result<(), String> {
         self.stranded = false;
+        let dead = self.ring.dead();
+        let ring = if self.ring.rng.once_in(5) {
+            self.outcome.renewals += 1;
+            self.unnoticed = None;
+            let layers = self.other_cut();
+            self.ring.renew(&layers)
+        } else if dead.is_empty() && self.ring.rng.once_in(2) {
+            (self.ring.id(), 0)
+        } else {
+            // One that died meanwhile may not be known yet.
+            let all = dead.len() < 2 || self.ring.rng.once_in(2);
+            let lost = if all { &dead[..] } else { &dead[1..] };
+            self.unnoticed = (!all).then(|| Wrong::Stage(dead[0] as u32 + 1));
+            self.outcome.pairs += usize::from(lost.len() > 1);
+            self.outcome.survivors += self.ring.stages.len() - lost.len();
+            self.ring.mend(lost)
+        };
+        self.outcome.zombies += ring.1;
+        let stages = self.ring.parts.iter().map(|part| RemoteStage {
+            node: NodeId([8; 32]),
+            layers: part.layers(),
+        });
+        let stages = stages.collect();
+        self.event(Event::Rejoin(Way {
+            ring: ring.0,
+            stages,
+        }))
+    }
+
+    /// The layers between head and tail, for as many stages as there are.
+    fn other_cut(&mut self) -> Vec<LayerRange> {
         let between = LayerRange {
             first: self.plan.stages[0].layers.first,
             end: self.plan.stages[self.plan.stages.len() - 1].layers.end,
         };
-        let name = SessionId([3 + self.outcome.kills as u8; 16]);
         let cut = between.first + 1 + self.ring.rng.below(between.len() as usize) as u32;
-        let mut layers = vec![LayerRange {
+        let first = LayerRange {
             end: cut,
             ..between
-        }];
-        if cut < between.end {
-            layers.push(LayerRange {
-                first: cut,
-                ..between
-            });
-        }
-        self.outcome.zombies += self.ring.renew(name, &layers);
-        let stage = |&layers: &LayerRange| RemoteStage {
-            node: NodeId([8; 32]),
-            layers,
         };
-        self.event(Event::Rejoin(Way {
-            ring: RING,
-            session: name,
-            stages: layers.iter().map(stage).collect(),
-        }))
+        let rest = LayerRange {
+            first: cut,
+            ..between
+        };
+        if cut < between.end {
+            vec![first, rest]
+        } else {
+            vec![first]
+        }
+    }
+
+    fn rebuilt(&mut self, rebuild: &Rebuild) {
+        self.outcome.rebuilds += 1;
+        self.outcome.from_tokens += usize::from(rebuild.from_tokens);
+        for stage in &rebuild.stages {
+            self.outcome.announced += stage.recomputed as usize;
+            self.outcome.replayed += stage.replayed as usize;
+        }
     }
 
     fn arrive(&mut self, arrival: Arrival) -> Result<(), String> {
@@ -260,7 +355,7 @@ impl World {
             }
             Arrival::Link(stage, other) => Err(format!("from stage {stage}: {other:?}")),
             Arrival::Call(Call::Coordinator(run, payload)) => self.compute(&run, &payload),
-            Arrival::Call(Call::Drop) => {
+            Arrival::Call(Call::Drop | Call::Trim(0)) => {
                 self.head.trim(0)?;
                 self.tail.trim(0)
             }
@@ -315,8 +410,13 @@ impl World {
                     self.ring.tell(stage, body);
                 }
                 Effect::Token(drawn) => self.outcome.tokens.push(drawn.token),
-                Effect::Suspect(_) => {}
-                Effect::Strand(_) => self.stranded = true,
+                Effect::Suspect(_) | Effect::Doubt => {}
+                Effect::Resumed(rebuild) => self.rebuilt(&rebuild),
+                Effect::TrimCaches { length } => self.ring.call(0, Call::Trim(length)),
+                Effect::Strand(_) => {
+                    self.stranded = true;
+                    self.strandings += 1;
+                }
                 Effect::DropCaches => self.ring.call(0, Call::Drop),
                 Effect::Finish(reason) => self.outcome.reason = Some(reason),
                 Effect::Fail(fault) => return Err(fault.to_string()),
@@ -336,6 +436,11 @@ impl World {
 
     fn check_end(&mut self) -> Result<(), String> {
         self.outcome.now_ms = self.ring.now_ms;
+        self.outcome.recomputed = self.ring.recomputed;
+        // A stage may be lost before it did what was settled.
+        if self.ring.recomputed > self.outcome.announced {
+            return Err(format!("{:?}", self.outcome));
+        }
         let Some(reason) = self.outcome.reason else {
             return Err(format!(
                 "nothing moves any more: {:?}",
@@ -370,12 +475,18 @@ fn tokens_equal_those_of_one_machine() {
     };
     for (fault, struck) in [
         ("repeated frames", sum(|o| o.repeats)),
+        ("killed stages", sum(|o| o.kills)),
+        ("two at once", sum(|o| o.pairs)),
+        ("rings lost before they were whole", sum(|o| o.again)),
+        ("stages that lived on", sum(|o| o.survivors)),
+        ("engines started again", sum(|o| o.restarts)),
         ("broken hops", sum(|o| o.breaks)),
         ("lost frames", sum(|o| o.lost)),
-        ("new epochs", sum(|o| o.resumes)),
-        ("lost rings", sum(|o| o.kills)),
-        ("rings lost before they were whole", sum(|o| o.again)),
+        ("rings of other machines", sum(|o| o.renewals)),
         ("messages of lost rings", sum(|o| o.zombies)),
+        ("rebuilt rings", sum(|o| o.rebuilds)),
+        ("rings rebuilt from the tokens", sum(|o| o.from_tokens)),
+        ("replayed rows", sum(|o| o.replayed)),
         ("cancellations", sum(|o| o.cancels)),
         ("acknowledgements", sum(|o| o.acks)),
         ("answers ended by the model", ended(FinishReason::End)),
@@ -385,6 +496,14 @@ fn tokens_equal_those_of_one_machine() {
     ] {
         assert!(struck >= 20, "{fault}: only {struck}");
     }
+    // Where everything is retained, nobody computes twice what he has.
+    let retained = outcomes
+        .iter()
+        .filter(|o| o.acks == 0 && o.from_tokens == 0);
+    assert_eq!(
+        retained.map(|o| o.recomputed + o.announced).sum::<usize>(),
+        0
+    );
 }
 
 #[test]

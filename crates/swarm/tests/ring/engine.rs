@@ -29,6 +29,17 @@ impl Part {
         }
     }
 
+    pub(crate) fn layers(&self) -> LayerRange {
+        self.layers
+    }
+
+    /// Whether the caches hold what those of the whole model hold first. A whole that is empty has nothing to compare with.
+    pub(crate) fn is_begun_as(&self, whole: &Self) -> bool {
+        let of_whole = &whole.caches[(self.layers.first - whole.layers.first) as usize..];
+        let same = |(mine, all): (&Vec<u64>, &Vec<u64>)| all.is_empty() || all.starts_with(mine);
+        self.caches.iter().zip(of_whole).all(same)
+    }
+
     pub(crate) fn length(&self) -> u32 {
         self.caches[0].len() as u32
     }

@@ -8,7 +8,7 @@ use crate::run_seeds;
 use bytes::Bytes;
 use proto::model::LayerRange;
 use proto::ring::{
-    CHUNK_ROWS, EpochAnswer, HopBody, LinkBody, OpenSession, RefusalCode, Rows, RowsKind,
+    CHUNK_ROWS, EpochAnswer, HopBody, LinkBody, NewEpoch, OpenSession, RefusalCode, Rows, RowsKind,
     SessionRef,
 };
 use swarm::split::split;
@@ -65,7 +65,7 @@ fn run(seed: u64, sabotage: Sabotage) -> (Result<Outcome, String>, usize) {
         end: split.tail.first,
     };
     let mut driver = Driver {
-        ring: Ring::new(rng, &split.remote, sabotage),
+        ring: Ring::new(rng, &split.remote, sabotage, Part::new(between)),
         remote: split.remote,
         whole: Part::new(between),
         epoch: 1,
@@ -164,13 +164,14 @@ impl Driver {
             self.outcome.replacements += 1;
             self.ring.replace(0, self.remote[0], self.epoch);
         }
-        let at = SessionRef {
+        let epoch = NewEpoch {
             ring: RING,
             session: SESSION,
             epoch: self.epoch,
+            positions_max: None,
         };
         for stage in 1..=self.remote.len() as u32 {
-            self.ring.tell(stage, LinkBody::Epoch(at));
+            self.ring.tell(stage, LinkBody::Epoch(epoch));
         }
     }
 

@@ -80,15 +80,25 @@ pub(crate) struct Ring {
     pub(crate) parts: Vec<Part>,
     pub(crate) sabotage: Sabotage,
     pub(crate) strikes: usize,
+    /// Rows that survivors computed though they had them.
+    pub(crate) recomputed: usize,
     lanes: Vec<VecDeque<Packet>>,
     logs: Vec<VecDeque<(HopBody, Bytes)>>,
-    /// What the session is called.
-    session: SessionId,
+    /// How many rings there were.
+    id: RingId,
+    /// Stages that do nothing any more.
+    dead: Vec<bool>,
+    /// The longest cache that each stage ever had, as its machine knows.
+    held: Vec<u32>,
+    /// How long they are now.
+    lengths: Vec<u32>,
+    /// All layers, undisturbed.
+    truth: Part,
 }
 
-fn plan(stage: usize, stages: usize) -> StagePlan {
+fn plan(ring: RingId, stage: usize, stages: usize) -> StagePlan {
     StagePlan {
-        ring: RING,
+        ring,
         stage: stage as u32 + 1,
         stages: stages as u32,
         embedding_length: EMBEDDING_LENGTH,
@@ -99,37 +109,53 @@ fn plan(stage: usize, stages: usize) -> StagePlan {
 }
 
 impl Ring {
-    pub(crate) fn new(rng: Rng, layers: &[LayerRange], sabotage: Sabotage) -> Self {
-        let stages = layers.len();
-        Self {
+    pub(crate) fn new(rng: Rng, layers: &[LayerRange], sabotage: Sabotage, truth: Part) -> Self {
+        let mut ring = Self {
             rng,
             now_ms: 0,
-            stages: (0..stages)
-                .map(|at| Stage::new(plan(at, stages)).expect("the plan is sound"))
-                .collect(),
-            parts: layers.iter().map(|&range| Part::new(range)).collect(),
+            stages: Vec::new(),
+            parts: Vec::new(),
             sabotage,
             strikes: 0,
-            lanes: vec![VecDeque::new(); 4 * (stages + 1)],
-            logs: vec![VecDeque::new(); stages + 1],
-            session: SESSION,
-        }
+            recomputed: 0,
+            lanes: Vec::new(),
+            logs: Vec::new(),
+            id: RING,
+            dead: Vec::new(),
+            held: Vec::new(),
+            lengths: Vec::new(),
+            truth,
+        };
+        ring.furnish(layers);
+        ring
     }
 
-    /// Other machines take all stages over, under a new name. What the old ones said last may still come; says how much does.
-    pub(crate) fn renew(&mut self, session: SessionId, layers: &[LayerRange]) -> usize {
+    /// Empty stages for these layers, and streams between them.
+    fn furnish(&mut self, layers: &[LayerRange]) {
+        let stages = layers.len();
+        let stage = |at| Stage::new(plan(self.id, at, stages)).expect("the plan is sound");
+        self.stages = (0..stages).map(stage).collect();
+        self.parts = layers.iter().map(|&range| Part::new(range)).collect();
+        self.lanes = vec![VecDeque::new(); 4 * (stages + 1)];
+        self.logs = vec![VecDeque::new(); stages + 1];
+        self.dead = vec![false; stages];
+        (self.held, self.lengths) = (vec![0; stages], vec![0; stages]);
+    }
+
+    fn next_id(&mut self) -> RingId {
+        self.id.0[0] += 1;
+        self.id
+    }
+
+    /// Other machines take all stages over, cut as they like. What the old ones said last may still come; says how much does.
+    pub(crate) fn renew(&mut self, layers: &[LayerRange]) -> (RingId, usize) {
         let (old, stages) = (self.stages.len(), layers.len());
         let calls = std::mem::take(self.lane(Lane::Engine(0)));
         let mut late = std::mem::take(self.lane(Lane::Hop(old)));
         late.extend(std::mem::take(self.lane(Lane::Up(old))));
         let zombies: Vec<Packet> = late.into_iter().filter(|_| self.rng.once_in(2)).collect();
-        self.stages = (0..stages)
-            .map(|at| Stage::new(plan(at, stages)).expect("the plan is sound"))
-            .collect();
-        self.parts = layers.iter().map(|&range| Part::new(range)).collect();
-        self.lanes = vec![VecDeque::new(); 4 * (stages + 1)];
-        self.logs = vec![VecDeque::new(); stages + 1];
-        self.session = session;
+        let id = self.next_id();
+        self.furnish(layers);
         *self.lane(Lane::Engine(0)) = calls;
         let count = zombies.len();
         for packet in zombies {
@@ -139,7 +165,71 @@ impl Ring {
             };
             self.lane(lane).push_back(packet);
         }
-        count
+        (id, count)
+    }
+
+    /// From now on a stage does nothing any more. What it said before may still come.
+    pub(crate) fn kill(&mut self, at: usize) -> bool {
+        for lane in [Lane::Down(at + 1), Lane::Engine(at + 1)] {
+            self.lose(lane);
+        }
+        !std::mem::replace(&mut self.dead[at], true)
+    }
+
+    pub(crate) fn dead(&self) -> Vec<usize> {
+        (0..self.dead.len()).filter(|&at| self.dead[at]).collect()
+    }
+
+    /// Empty machines take the places of those that are lost, and all others keep what they have. Old hops end; what was on
+    /// them is lost, or comes late.
+    pub(crate) fn mend(&mut self, lost: &[usize]) -> (RingId, usize) {
+        let (id, stages) = (self.next_id(), self.stages.len());
+        let mut zombies = 0;
+        for hop in 0..=stages {
+            let late = std::mem::take(self.lane(Lane::Hop(hop)));
+            let late: Vec<Packet> = late.into_iter().filter(|_| self.rng.once_in(2)).collect();
+            zombies += late.len();
+            self.lane(Lane::Hop(hop)).extend(late);
+        }
+        for at in 0..stages {
+            if !lost.contains(&at) {
+                let moved = self.stages[at].move_to(id, at as u32 + 1, stages as u32);
+                moved.expect("there is such a stage");
+                continue;
+            }
+            self.kill(at);
+            let layers = self.parts[at].layers();
+            self.stages[at] = Stage::new(plan(id, at, stages)).expect("the plan is sound");
+            self.parts[at] = Part::new(layers);
+            self.dead[at] = false;
+            (self.held[at], self.lengths[at]) = (0, 0);
+        }
+        (id, zombies)
+    }
+
+    /// A stage's engine is started again.
+    pub(crate) fn restart(&mut self, at: usize) -> Result<(), String> {
+        let calls = std::mem::take(self.lane(Lane::Engine(at + 1)));
+        self.parts[at] = Part::new(self.parts[at].layers());
+        (self.held[at], self.lengths[at]) = (0, 0);
+        self.stage(at, Event::CachesLost)?;
+        for packet in calls {
+            if let Packet::Call(Call::Stage(compute)) = packet {
+                let failed = Event::ComputeFailed {
+                    session: compute.session,
+                    epoch: compute.epoch,
+                    position: compute.position,
+                    detail: "it died".to_owned(),
+                };
+                self.stage(at, failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The ring as it is.
+    pub(crate) fn id(&self) -> RingId {
+        self.id
     }
 
     fn lane(&mut self, lane: Lane) -> &mut VecDeque<Packet> {
@@ -219,7 +309,8 @@ impl Ring {
         ] {
             self.lose(lane);
         }
-        let mut stage = Stage::new(plan(at, self.stages.len())).expect("the plan is sound");
+        let mut stage =
+            Stage::new(plan(self.id, at, self.stages.len())).expect("the plan is sound");
         let open = OpenSession {
             session: SESSION,
             epoch,
@@ -228,6 +319,7 @@ impl Ring {
         stage.handle(Event::Open(open), self.now_ms);
         self.stages[at] = stage;
         self.parts[at] = Part::new(layers);
+        (self.held[at], self.lengths[at]) = (0, 0);
     }
 
     pub(crate) fn is_open_everywhere(&self) -> bool {
@@ -249,6 +341,14 @@ impl Ring {
             self.lanes[lane].pop_front().expect("the lane is busy"),
         );
         let members = self.stages.len() + 1;
+        let to = match lane % 4 {
+            0 if at + 1 < members => Some(at),
+            1 | 3 => at.checked_sub(1),
+            _ => None,
+        };
+        if to.is_some_and(|to| self.dead[to]) {
+            return Ok(Some(Arrival::Elsewhere));
+        }
         Ok(Some(match packet {
             Packet::Hop(body, payload) if at + 1 == members => Arrival::Hop(body, payload),
             Packet::Hop(HopBody::Open(open), _) => self.stage(at, Event::Open(open))?,
@@ -257,9 +357,8 @@ impl Ring {
             }
             Packet::Link(body) if lane % 4 == 2 => Arrival::Link(at as u32, body),
             Packet::Link(LinkBody::Ack(ack)) => self.stage(at - 1, Event::Ack(ack))?,
-            Packet::Link(LinkBody::Epoch(at_epoch)) => {
-                self.stage(at - 1, Event::Epoch(at_epoch))?
-            }
+            Packet::Link(LinkBody::Epoch(epoch)) => self.stage(at - 1, Event::Epoch(epoch))?,
+            Packet::Link(LinkBody::Resume(resume)) => self.stage(at - 1, Event::Resume(resume))?,
             Packet::Link(LinkBody::CloseSession(end)) => self.stage(at - 1, Event::Close(end))?,
             Packet::Link(other) => return Err(format!("to stage {at}: {other:?}")),
             Packet::Call(call) if at == 0 => Arrival::Call(call),
@@ -324,9 +423,16 @@ impl Ring {
 
     /// What holds for a stage after every step.
     fn check(&mut self, at: usize) -> Result<(), String> {
-        let Some(view) = self.stages[at].view(self.session) else {
+        let Some(view) = self.stages[at].view(SESSION) else {
             return Ok(());
         };
+        let known = self.held[at].min(view.length);
+        self.recomputed += known.saturating_sub(self.lengths[at]) as usize;
+        self.lengths[at] = view.length;
+        self.held[at] = self.held[at].max(view.length);
+        if self.sabotage == Sabotage::None && !self.parts[at].is_begun_as(&self.truth) {
+            return Err(format!("stage {}: its cache holds other rows", at + 1));
+        }
         let sane = view.retained_from <= view.length
             && view.length <= view.accepted
             && view.accepted <= POSITIONS_MAX
@@ -345,8 +451,10 @@ impl Ring {
 
     /// What holds at the end: nobody keeps anything.
     pub(crate) fn check_empty(&self) -> Result<(), String> {
-        let open: usize = self.stages.iter().map(Stage::sessions).sum();
-        let rows: u32 = self.parts.iter().map(Part::length).sum();
+        let alive = |at: &usize| !self.dead[*at];
+        let all = || (0..self.stages.len()).filter(alive);
+        let open: usize = all().map(|at| self.stages[at].sessions()).sum();
+        let rows: u32 = all().map(|at| self.parts[at].length()).sum();
         if open > 0 || rows > 0 {
             return Err(format!(
                 "{open} sessions and {rows} cached rows are left over"

@@ -108,35 +108,18 @@ fn what_is_on_its_way_is_kept_whatever_the_limit() {
 }
 
 #[test]
-fn resuming_sends_again_what_did_not_come_back() {
-    check_plan(
-        plan(600, 1),
-        |rig| {
-            rig.start();
-            rig.head(0, 256);
-            rig.back();
-            rig.head(256, 256);
-            rig.clear();
-            rig.event(Event::Resume);
-            rig.head(512, 88);
-            rig.answer(1, 1, 0);
-            rig.answer(2, 2, 256);
-            rig.answer(1, 2, 300);
-            rig.answer(1, 2, 300);
-        },
-        "epoch:1@2 epoch:2@2 prefill:256+256@2 decode:512+88@2",
-    );
-    check_fault(
-        |rig| (rig.back(), rig.event(Event::Resume), rig.answer(2, 2, 2)).2,
-        "stage 2 (layers 11..21, node 0202020202) has 2 positions left of 3; ask again",
-    );
-    check_fault(
-        |rig| {
-            rig.event(Event::Resume);
-            rig.answer(1, 2, 0);
-            rig.wait(DECODE_LIMIT_MS);
-        },
-        "stage 2 (layers 11..21, node 0202020202) did not answer for 30000 ms when the session was to \
-         resume; ask again",
-    );
+fn signs_of_life_are_asked_for_while_nothing_moves() {
+    let mut rig = Rig::new(plan(3, 9));
+    sent(&mut rig);
+    (0..9).for_each(|_| rig.wait(100));
+    assert_eq!(rig.doubts, [400, 800], "nobody knows how long a lap takes");
+    rig.now_ms = 1_000;
+    rig.back();
+    rig.token(0, 3, false, true);
+    rig.now_ms = 1_020;
+    rig.back();
+    rig.token(3, 4, false, true);
+    rig.doubts.clear();
+    (0..5).for_each(|_| rig.wait(60));
+    assert_eq!(rig.doubts, [1_140, 1_260], "laps take 20 ms");
 }

@@ -10,14 +10,17 @@ fn movable(prompt: usize, tokens_max: u32) -> SessionPlan {
     }
 }
 
-fn way(n: u8) -> Way {
+fn way(n: u8, stages: u32) -> Way {
+    let stage = |at: u32| RemoteStage {
+        node: NodeId([n; 32]),
+        layers: LayerRange {
+            first: at * 10 - 9,
+            end: at * 10 + 1,
+        },
+    };
     Way {
         ring: RingId([n; 16]),
-        session: SessionId([n + 1; 16]),
-        stages: vec![RemoteStage {
-            node: NodeId([n; 32]),
-            layers: LayerRange { first: 1, end: 21 },
-        }],
+        stages: (1..=stages).map(stage).collect(),
     }
 }
 
@@ -27,13 +30,37 @@ impl Rig {
         self.event(Event::LinkLost { stage: 1 });
     }
 
-    fn rejoin(&mut self, n: u8) {
-        self.event(Event::Rejoin(way(n)));
+    /// Another ring is found, of stages that have so many rows and retain outputs from there on.
+    fn rejoin(&mut self, n: u8, stages: &[(u32, u32)]) {
+        let answer = |(length, from): &(u32, u32)| (*length, *from, None, None);
+        self.rejoin_with(n, &stages.iter().map(answer).collect::<Vec<_>>());
     }
 
-    /// The oldest frame comes back over a ring of one remote stage.
-    fn back_from_one(&mut self) {
-        self.back_as(|rows, _| rows.stage = 1);
+    fn rejoin_with(&mut self, n: u8, stages: &[(u32, u32, Option<Hash>, Option<Hash>)]) {
+        self.event(Event::Rejoin(way(n, stages.len() as u32)));
+        for (stage, &(length, retained_from, input, output)) in (1..).zip(stages) {
+            let at = SessionRef {
+                ring: RingId([n; 16]),
+                session: SESSION,
+                epoch: self.session.status().epoch,
+            };
+            let answer = EpochAnswer {
+                at,
+                stage,
+                length,
+                input,
+                output,
+                retained_from,
+            };
+            self.event(Event::EpochAnswer { stage, answer });
+        }
+    }
+
+    /// For each stage, rows replayed and rows computed a second time.
+    fn rows(&self) -> Vec<(u32, u32)> {
+        let rebuild = self.rebuilds.last().unwrap();
+        let stages = rebuild.stages.iter();
+        stages.map(|s| (s.replayed, s.recomputed)).collect()
     }
 
     /// Three tokens of prompt, three drawn, the fourth under way.
@@ -51,67 +78,164 @@ impl Rig {
 }
 
 #[test]
-fn the_answer_goes_on_over_another_ring() {
+fn a_lost_stage_is_fed_and_the_others_keep_what_they_have() {
+    // The first one is lost: the head feeds the one in its place, and the second takes what is new.
     check_plan(
         movable(3, 5),
         |rig| {
             rig.decode_three();
             rig.lose();
             rig.wait(1_000);
-            rig.rejoin(7);
+            rig.rejoin(7, &[(0, 0), (5, 0)]);
+            assert_eq!(rig.rows(), [(5, 0), (0, 0)]);
+            assert_eq!(rig.rebuilds[0].rows_resent, 6);
             rig.log.push("rebuilt:".into());
-            rig.back_from_one();
-            rig.back_from_one();
+            rig.sent.remove(0);
+            rig.back();
             rig.token(5, 6, false, true);
-            rig.back_from_one();
+            rig.back();
             rig.token(6, 7, false, false);
         },
-        "close:1 close:2 strand open:8@1 prefill:0+5@1 decode:5+1@1 rebuilt: draw+head:5 token:6 \
-         decode:6+1@1 draw:6 token:7 close:1 drop Length",
+        "strand epoch:1@2 epoch:2@2 resume:1=0>5/5 resume:2=5>5/5 replay:0+5@2 decode:5+1@2 rebuilt: \
+         draw+head:5 token:6 decode:6+1@2 draw:6 token:7 close:1 close:2 drop Length",
+    );
+    // The second one is lost: the first one feeds it, and has the pending row as well.
+    check_plan(
+        movable(3, 5),
+        |rig| {
+            rig.decode_three();
+            rig.lose();
+            rig.rejoin(7, &[(6, 0), (0, 0)]);
+            assert_eq!(rig.rows(), [(0, 0), (5, 0)]);
+            assert_eq!(rig.rebuilds[0].rows_resent, 6);
+        },
+        "strand epoch:1@2 epoch:2@2 resume:1=6>0/5 resume:2=0>5/5",
+    );
+    // What the last one had sent back when the ring broke is sent again.
+    check_plan(
+        movable(3, 5),
+        |rig| {
+            rig.decode_three();
+            rig.lose();
+            rig.rejoin(7, &[(6, 0), (6, 2)]);
+            assert_eq!(rig.rows(), [(0, 0), (0, 0)]);
+        },
+        "strand epoch:1@2 epoch:2@2 resume:1=6>6/5 resume:2=6>5/5",
     );
 }
 
 #[test]
-fn the_engine_knows_the_session_by_its_first_name_and_the_ring_by_a_new_one() {
+fn who_retains_too_little_computes_again_and_no_more_than_that() {
+    check_plan(
+        movable(3, 5),
+        |rig| {
+            rig.decode_three();
+            rig.lose();
+            rig.rejoin(7, &[(6, 4), (0, 0)]);
+            assert_eq!(rig.rows(), [(0, 6), (5, 0)]);
+        },
+        "strand epoch:1@2 epoch:2@2 resume:1=0>0/5 resume:2=0>5/5 replay:0+5@2 decode:5+1@2",
+    );
+    check_plan(
+        movable(3, 5),
+        |rig| {
+            rig.decode_three();
+            rig.lose();
+            rig.rejoin(7, &[(6, 4), (3, 3)]);
+            assert_eq!(rig.rows(), [(0, 3), (2, 0)]);
+        },
+        "strand epoch:1@2 epoch:2@2 resume:1=3>3/5 resume:2=3>5/5 replay:3+2@2 decode:5+1@2",
+    );
+}
+
+#[test]
+fn caches_of_other_rows_are_not_kept() {
+    let row = Hash::of(&[0; 4]);
+    let other = Some(Hash([9; 32]));
+    let rejoined = |first, second| {
+        let mut rig = Rig::new(movable(3, 5));
+        rig.decode_three();
+        rig.lose();
+        rig.rejoin_with(7, &[first, second]);
+        rig.rows()
+    };
+    let good = Some(row);
+    assert_eq!(
+        rejoined((5, 0, good, other), (5, 0, other, None)),
+        [(0, 0), (0, 0)]
+    );
+    assert_eq!(
+        rejoined((5, 0, other, other), (5, 0, other, None)),
+        [(0, 5), (0, 0)]
+    );
+    assert_eq!(
+        rejoined((5, 0, good, good), (5, 0, other, None)),
+        [(0, 0), (0, 5)]
+    );
+    assert_eq!(
+        rejoined((6, 0, good, good), (5, 0, other, None)),
+        [(0, 0), (0, 0)],
+        "rows of other positions"
+    );
+}
+
+#[test]
+fn everything_is_computed_from_the_tokens_when_the_head_keeps_too_little() {
+    let forgetful = SessionPlan {
+        retained_bytes_max: 4,
+        ..movable(3, 5)
+    };
+    check_plan(
+        forgetful,
+        |rig| {
+            rig.decode_three();
+            rig.back();
+            rig.lose();
+            rig.rejoin(7, &[(0, 0), (6, 6)]);
+            rig.log.push("engine:".into());
+            rig.token(5, 6, false, true);
+            assert!(rig.rebuilds[0].from_tokens);
+            assert_eq!(rig.rows(), [(6, 0), (0, 6)]);
+            rig.head(0, 7);
+            rig.back();
+            rig.token(0, 7, false, false);
+        },
+        "draw+head:5 strand epoch:1@2 epoch:2@2 engine: token:6 trim:0 resume:1=0>0/0 resume:2=0>0/0 \
+         head:0+7 decode:0+7@2 draw:0 token:7 close:1 close:2 drop Length",
+    );
+}
+
+#[test]
+fn who_says_that_he_has_what_nobody_sent_fails_the_session() {
     let mut rig = Rig::new(movable(3, 5));
     rig.decode_three();
     rig.lose();
-    rig.rejoin(7);
-    assert!(
-        rig.sent
-            .iter()
-            .all(|rows| rows.session == SessionId([8; 16]))
-    );
+    rig.rejoin(7, &[(7, 0)]);
+    let log = rig.log.join(" ");
+    let says = "FAIL stage 1 (layers 1..11, node 0707070707) says that it has 7 positions of 6";
+    assert!(log.contains(says), "{log}");
+}
+
+#[test]
+fn what_comes_late_is_of_an_old_epoch() {
+    let mut rig = Rig::new(movable(3, 5));
+    rig.decode_three();
     let late = Rows {
-        session: SESSION,
-        ..rig.sent[1]
+        stage: 2,
+        ..rig.sent[0]
     };
+    rig.lose();
+    rig.rejoin(7, &[(0, 0), (5, 0)]);
     rig.clear();
     rig.event(Event::Returned {
-        rows: Rows { stage: 1, ..late },
+        rows: late,
         payload: vec![0; 4].into(),
     });
     rig.failed(1, 1, RefusalCode::LeaseExpired);
-    assert_eq!(
-        rig.log.join(" "),
-        "",
-        "what the old ring says does not count"
-    );
-    rig.back_from_one();
-    let effects = rig.session.handle(
-        Event::Returned {
-            rows: Rows {
-                stage: 1,
-                ..rig.sent[0]
-            },
-            payload: vec![0; 4].into(),
-        },
-        0,
-    );
-    let [Effect::RunTail { run, .. }] = &effects[..] else {
-        panic!("{effects:?}")
-    };
-    assert_eq!(run.session, SESSION);
+    assert_eq!(rig.log.join(" "), "");
+    rig.sent.remove(0);
+    rig.back();
+    assert_eq!(rig.log.join(" "), "draw+head:5");
 }
 
 #[test]
@@ -124,9 +248,9 @@ fn what_came_back_is_drawn_from_while_there_is_no_ring() {
             rig.lose();
             rig.token(0, 3, false, true);
             rig.wait(20_000);
-            rig.rejoin(7);
+            rig.rejoin(7, &[(0, 0)]);
         },
-        "draw+head:0 close:1 close:2 strand token:3 open:8@1 prefill:0+3@1 decode:3+1@1",
+        "draw+head:0 strand token:3 epoch:1@2 resume:1=0>3/3 replay:0+3@2 decode:3+1@2",
     );
 }
 
@@ -144,16 +268,25 @@ fn a_ring_that_is_lost_in_the_middle_of_a_prompt() {
             rig.clear();
             rig.lose();
             rig.head(1_024, 256);
-            rig.rejoin(7);
-            rig.back_from_one();
+            rig.rejoin(7, &[(600, 0), (512, 0)]);
+            rig.log.push("in other frames:".into());
+            let [first, rest] = [(256, 100), (356, 156)].map(|(position, rows)| Rows {
+                position,
+                rows,
+                chunk: 1,
+                ..rig.sent[0]
+            });
+            rig.sent.splice(..0, [first, rest]);
+            rig.back();
+            rig.back();
         },
-        "close:1 close:2 strand open:1501@1 prefill:0+256@1 prefill:256+256@1 prefill:512+256@1 \
-         prefill:768+256@1 prefill:1024+256@1",
+        "strand epoch:1@2 epoch:2@2 resume:1=600>512/256 resume:2=512>256/256 prefill:600+168@2 \
+         prefill:768+256@2 in other frames: tail:256",
     );
 }
 
 #[test]
-fn long_answers_are_rebuilt_a_few_frames_at_a_time() {
+fn long_answers_are_rebuilt_in_large_frames() {
     check_plan(
         movable(3, 1_200),
         |rig| {
@@ -167,13 +300,10 @@ fn long_answers_are_rebuilt_a_few_frames_at_a_time() {
             }
             rig.clear();
             rig.lose();
-            rig.rejoin(7);
-            rig.log.push("full:".into());
-            rig.back_from_one();
-            rig.back_from_one();
+            rig.rejoin(7, &[(0, 0)]);
         },
-        "close:1 close:2 strand open:1203@1 prefill:0+256@1 prefill:256+256@1 prefill:512+256@1 \
-         prefill:768+256@1 full: prefill:1024+76@1 decode:1100+1@1",
+        "strand epoch:1@2 resume:1=0>1100/1100 replay:0+256@2 replay:256+256@2 replay:512+256@2 \
+         replay:768+256@2 replay:1024+76@2 decode:1100+1@2",
     );
 }
 
@@ -184,15 +314,27 @@ fn a_ring_is_lost_again_while_it_is_rebuilt_and_not_for_ever() {
         |rig| {
             rig.decode_three();
             rig.lose();
-            rig.rejoin(7);
+            rig.rejoin(7, &[(0, 0)]);
             rig.lose();
-            rig.rejoin(9);
+            rig.event(Event::Rejoin(way(9, 1)));
             rig.lose();
         },
-        "close:1 close:2 strand open:12@1 prefill:0+5@1 decode:5+1@1 close:1 strand open:12@1 \
-         prefill:0+5@1 decode:5+1@1 close:1 drop FAIL stage 1 (layers 1..21, node 0909090909) closed its \
-         connection; see that its node runs and is reachable, then ask again",
+        "strand epoch:1@2 resume:1=0>5/5 replay:0+5@2 decode:5+1@2 strand epoch:1@3 close:1 drop FAIL stage 1 \
+         (layers 1..11, node 0909090909) closed its connection; see that its node runs and is reachable, then ask \
+         again",
     );
+}
+
+#[test]
+fn who_does_not_answer_is_asked_for_a_sign_of_life_and_then_lost() {
+    let mut rig = Rig::new(movable(3, 9));
+    rig.decode_three();
+    rig.lose();
+    rig.event(Event::Rejoin(way(7, 2)));
+    (0..4).for_each(|_| rig.wait(100));
+    assert!(!rig.doubts.is_empty());
+    (0..300).for_each(|_| rig.wait(100));
+    assert_eq!(rig.log.iter().filter(|word| *word == "strand").count(), 2);
 }
 
 #[test]
@@ -206,35 +348,24 @@ fn giving_up_says_why() {
                 why: "nobody is left".into(),
             });
         },
-        "close:1 close:2 strand close:1 close:2 drop FAIL stage 1 (layers 1..11, node 0101010101) closed its \
+        "strand close:1 close:2 drop FAIL stage 1 (layers 1..11, node 0101010101) closed its \
          connection; see that its node runs and is reachable, then ask again; no other nodes took over: nobody is left",
     );
     check(|rig| rig.event(Event::GiveUp { why: "x".into() }), "");
-    check(|rig| rig.rejoin(7), "");
+    check(|rig| rig.event(Event::Rejoin(way(7, 1))), "");
 }
 
 #[test]
-fn what_is_no_accident_or_cannot_be_sent_again_fails_at_once() {
-    let fails = |plan: SessionPlan, script: fn(&mut Rig)| {
-        let mut rig = Rig::new(plan);
+fn what_is_no_accident_fails_at_once() {
+    let fails = |script: fn(&mut Rig)| {
+        let mut rig = Rig::new(movable(3, 9));
         sent(&mut rig);
         script(&mut rig);
         let log = rig.log.join(" ");
         assert!(log.contains("FAIL") && !log.contains("strand"), "{log}");
     };
-    fails(movable(3, 9), |rig| rig.back_as(|rows, _| rows.rows = 2));
-    fails(movable(3, 9), |rig| {
-        rig.event(Event::EngineFailed { detail: "x".into() });
-    });
-    let forgetful = SessionPlan {
-        retained_bytes_max: 4,
-        ..movable(3, 9)
-    };
-    fails(forgetful, |rig| {
-        rig.back();
-        rig.token(0, 3, false, true);
-        rig.lose();
-    });
+    fails(|rig| rig.back_as(|rows, _| rows.rows = 4));
+    fails(|rig| rig.event(Event::EngineFailed { detail: "x".into() }));
 }
 
 #[test]
@@ -246,6 +377,6 @@ fn who_goes_away_while_there_is_no_ring_is_let_go() {
             rig.lose();
             rig.event(Event::Cancel);
         },
-        "close:1 close:2 strand close:1 close:2 drop Cancelled",
+        "strand close:1 close:2 drop Cancelled",
     );
 }

@@ -1,0 +1,156 @@
+//! Who loads a stage beforehand, in case that its host is lost: spare members, each stage one of them; where there is none,
+//! the host of the next stage, if its memory allows.
+
+use super::{Ring, Work};
+use crate::status::StandbyStatus;
+use proto::host::Loaded;
+use proto::ids::NodeId;
+use proto::model::LayerRange;
+use proto::ring::{LinkBody, STANDBY_MS, StandingBy};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tracing::{debug, info};
+
+/// How often members are asked again, before they let go of what they keep.
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(STANDBY_MS / 3);
+
+/// Stages that members have loaded beforehand. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Standbys(Arc<Mutex<Vec<StandbyStatus>>>);
+
+impl Standbys {
+    /// A member says how it stands with a stage that it was asked to keep.
+    fn note(&self, status: StandbyStatus, kept: bool) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all.len();
+        all.retain(|other| (other.node, other.layers) != (status.node, status.layers));
+        let news = kept && all.len() == before;
+        if kept {
+            all.push(status);
+        }
+        news
+    }
+
+    /// Whatever is not of these members and layers is of no use any more.
+    fn retain(&self, useful: impl Fn(NodeId, LayerRange) -> bool) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|status| useful(status.node, status.layers));
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<StandbyStatus> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.clone()
+    }
+}
+
+/// For each of so many stages one of so many spare members, in turn: whoever is lost, somebody else stands by for it as long as
+/// there are as many as stages.
+fn spread(stages: usize, spare: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..stages)
+        .filter(move |_| spare > 0)
+        .map(move |stage| (stage, stage % spare))
+}
+
+impl Work {
+    /// Asks spare members to load stages of the ring, or to keep what they loaded.
+    pub(super) fn ask_standbys(&self, ring: &Ring) {
+        let Ok(host) = ring.engine.host() else { return };
+        let hosts: BTreeSet<NodeId> = ring.layout.hosts.iter().map(|host| host.id).collect();
+        let rooms = &self.plan.rooms;
+        let fit = |id: &&NodeId| {
+            let free = !hosts.contains(id) && !self.refused.contains_key(id);
+            free && rooms.holds(rooms.room, **id)
+        };
+        let spare = self.room_of(self.members.keys().filter(fit));
+        let stages = &ring.layout.split.remote;
+        self.standbys.retain(|node, layers| {
+            let there = self.members.contains_key(&node);
+            let hosts_it = stages.iter().zip(&ring.layout.hosts);
+            let mut hosts_it = hosts_it.filter(|(_, host)| host.id == node);
+            there && stages.contains(&layers) && !hosts_it.any(|(had, _)| *had == layers)
+        });
+        for (at, turn) in spread(stages.len(), spare.len()) {
+            let (node, room) = spare[turn];
+            let stands_by = |by: &StandbyStatus| (by.node, by.layers) == (node, stages[at]);
+            if room >= stages[at].len() || self.standbys.all().iter().any(stands_by) {
+                self.ask(ring, at, node, host.loaded());
+            }
+        }
+        let count = stages.len();
+        for at in (0..count).filter(|_| spare.is_empty()) {
+            let node = ring.layout.hosts[(at + 1) % count].id;
+            if node != ring.layout.hosts[at].id {
+                self.ask(ring, at, node, host.loaded());
+            }
+        }
+    }
+
+    fn ask(&self, ring: &Ring, at: usize, node: NodeId, loaded: &Loaded) {
+        let open = self.request(ring.id, (at, None), &ring.layout, loaded);
+        // Whoever is lost is not asked again.
+        let _ = self
+            .plan
+            .links
+            .send(node, LinkBody::Standby(Box::new(open)));
+    }
+
+    /// A member says how it stands with what it was asked to keep.
+    pub(super) fn stands_by(&self, ring: &Ring, node: NodeId, said: &StandingBy) {
+        let mut stages = (1..).zip(&ring.layout.split.remote);
+        let stage = stages.find(|(_, layers)| **layers == said.layers);
+        let Some((stage, layers)) = stage.filter(|_| said.ring == ring.id) else {
+            return;
+        };
+        if let Some(why) = &said.refused {
+            debug!(node = %node.short(), %layers, why, "a member does not stand by");
+        }
+        let status = StandbyStatus {
+            node,
+            stage,
+            layers: *layers,
+            model: self.plan.model.name.clone(),
+        };
+        if self.standbys.note(status, said.refused.is_none()) {
+            info!(node = %node.short(), stage, %layers, "a member stands by");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_are_spread_over_those_that_are_spare() {
+        let spread = |stages, spare| spread(stages, spare).collect::<Vec<_>>();
+        assert_eq!(spread(2, 2), [(0, 0), (1, 1)]);
+        assert_eq!(spread(3, 2), [(0, 0), (1, 1), (2, 0)]);
+        assert_eq!(spread(2, 1), [(0, 0), (1, 0)]);
+        assert_eq!(spread(1, 3), [(0, 0)]);
+        assert_eq!(spread(2, 0), []);
+    }
+
+    #[test]
+    fn what_is_not_kept_any_more_is_forgotten() {
+        let standbys = Standbys::default();
+        let status = |n: u8, first| StandbyStatus {
+            node: NodeId([n; 32]),
+            stage: 1,
+            layers: LayerRange {
+                first,
+                end: first + 1,
+            },
+            model: String::new(),
+        };
+        assert!(standbys.note(status(1, 1), true));
+        assert!(!standbys.note(status(1, 1), true), "no news");
+        assert!(standbys.note(status(1, 2), true));
+        assert!(standbys.note(status(2, 1), true));
+        assert!(!standbys.note(status(2, 1), false));
+        assert_eq!(standbys.all(), [status(1, 1), status(1, 2)]);
+        standbys.retain(|_, layers| layers.first == 2);
+        assert_eq!(standbys.all(), [status(1, 2)]);
+    }
+}

@@ -1,0 +1,260 @@
+//! Which stages are hosted here, and what their rings are called: a ring that loses somebody goes on as another one.
+
+use super::warm::Spec;
+use super::{HOSTED_MAX, Input, StageEngine};
+use crate::status::HostingStatus;
+use proto::ids::{NodeId, RingId};
+use proto::ring::OpenRing;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// How many of a stage's former rings are remembered: a request may leave one while others are formed and lost.
+const FORMER_MAX: usize = 8;
+
+/// A stage that is hosted here, or loads.
+#[derive(Debug)]
+pub(super) struct Hosted {
+    pub(super) coordinator: NodeId,
+    /// The ring, with what it is for here.
+    open: OpenRing,
+    /// Rings that went on as this one, newest last.
+    former: VecDeque<RingId>,
+    pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) stop: CancellationToken,
+    /// Once it is loaded.
+    pub(super) engine: Option<StageEngine>,
+    loaded: bool,
+    /// Sessions whose caches are here.
+    pub(super) sessions: Arc<AtomicU32>,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    /// With the number of their task.
+    stages: Vec<(u64, Hosted)>,
+    serials: u64,
+}
+
+impl Hosted {
+    pub(super) fn new(coordinator: NodeId, open: &OpenRing, inputs: mpsc::Sender<Input>) -> Self {
+        Self {
+            coordinator,
+            open: open.clone(),
+            former: VecDeque::new(),
+            inputs,
+            stop: CancellationToken::new(),
+            engine: None,
+            loaded: false,
+            sessions: Arc::default(),
+        }
+    }
+
+    pub(super) fn ring(&self) -> RingId {
+        self.open.ring
+    }
+
+    /// Whether this coordinator means this stage by a ring's name, be it a former one.
+    pub(super) fn is_of(&self, coordinator: NodeId, ring: RingId) -> bool {
+        self.coordinator == coordinator && (self.ring() == ring || self.former.contains(&ring))
+    }
+
+    pub(super) fn status(&self) -> HostingStatus {
+        HostingStatus {
+            ring: self.ring(),
+            coordinator: self.coordinator,
+            stage: self.open.stage,
+            layers: self.open.contract.layers,
+            model: self.open.model_name.clone(),
+            sessions: self.sessions.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether a ring that goes on can have this stage as it is.
+    fn fits(&self, open: &OpenRing) -> bool {
+        let sane = (1..=open.stages).contains(&open.stage);
+        let alive = self.loaded && !self.stop.is_cancelled();
+        sane && alive && Spec::of(&self.open) == Spec::of(open)
+    }
+}
+
+impl Shelf {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Hosted> {
+        self.stages.iter().map(|(_, hosted)| hosted)
+    }
+
+    /// Adds one, and returns its task's number; `None` when there is no room, or it is there already.
+    pub(super) fn put(&mut self, hosted: Hosted) -> Option<u64> {
+        let key = |hosted: &Hosted| (hosted.ring(), hosted.open.stage);
+        let there = self.iter().any(|other| key(other) == key(&hosted));
+        if there || self.stages.len() >= HOSTED_MAX {
+            return None;
+        }
+        self.serials += 1;
+        self.stages.push((self.serials, hosted));
+        Some(self.serials)
+    }
+
+    /// Removes the one of a task that ends.
+    pub(super) fn take(&mut self, serial: u64) -> Option<Hosted> {
+        let at = self
+            .stages
+            .iter()
+            .position(|(number, _)| *number == serial)?;
+        Some(self.stages.swap_remove(at).1)
+    }
+
+    pub(super) fn loaded(&mut self, serial: u64, engine: StageEngine) {
+        let mut stages = self.stages.iter_mut();
+        if let Some((_, hosted)) = stages.find(|(number, _)| *number == serial) {
+            (hosted.engine, hosted.loaded) = (Some(engine), true);
+        }
+    }
+
+    /// Where a stage of a ring is told things.
+    pub(super) fn inputs(&self, ring: RingId, stage: u32) -> Option<mpsc::Sender<Input>> {
+        let mut all = self.iter();
+        let hosted = all.find(|hosted| hosted.ring() == ring && hosted.open.stage == stage)?;
+        Some(hosted.inputs.clone())
+    }
+
+    /// Hands a stage on to the ring that goes on for its own. False when there is none that fits.
+    pub(super) fn moves(&mut self, coordinator: NodeId, open: &OpenRing) -> bool {
+        let Some(before) = open.continues else {
+            return false;
+        };
+        let mut stages = self.stages.iter_mut().map(|(_, hosted)| hosted);
+        let fits = |hosted: &&mut Hosted| hosted.is_of(coordinator, before) && hosted.fits(open);
+        let Some(hosted) = stages.find(fits) else {
+            return false;
+        };
+        if hosted
+            .inputs
+            .try_send(Input::Move(Box::new(open.clone())))
+            .is_err()
+        {
+            hosted.stop.cancel();
+            return false;
+        }
+        if hosted.former.len() == FORMER_MAX {
+            hosted.former.pop_front();
+        }
+        hosted.former.push_back(hosted.open.ring);
+        hosted.open = open.clone();
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::INPUTS_MAX;
+    use proto::ids::Hash;
+    use proto::member::Member;
+    use proto::model::{LayerRange, Numerics, WireType};
+    use proto::ring::Contract;
+
+    const COORDINATOR: NodeId = NodeId([1; 32]);
+
+    fn open(ring: u8, continues: Option<u8>, first: u32) -> OpenRing {
+        OpenRing {
+            ring: RingId([ring; 16]),
+            stage: 1,
+            stages: 2,
+            contract: Contract {
+                model: Hash([1; 32]),
+                layers: LayerRange {
+                    first,
+                    end: first + 4,
+                },
+                build: String::new(),
+                cpu_class: String::new(),
+                kv_type: String::new(),
+                flash_attention: false,
+                chunk_rows: 256,
+                numerics: Numerics::Exact,
+                wire: WireType::F32,
+            },
+            successor: Member {
+                id: COORDINATOR,
+                addrs: Vec::new(),
+                name: String::new(),
+                relays: None,
+            },
+            sessions_max: 1,
+            positions_max: 8,
+            model_name: String::new(),
+            predecessor: COORDINATOR,
+            continues: continues.map(|ring| RingId([ring; 16])),
+        }
+    }
+
+    /// A shelf with a loaded stage of ring 1, and what its task is told.
+    fn shelf() -> (Shelf, mpsc::Receiver<Input>) {
+        let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
+        let mut shelf = Shelf::default();
+        let mut hosted = Hosted::new(COORDINATOR, &open(1, None, 3), inputs);
+        hosted.loaded = true;
+        shelf.put(hosted).unwrap();
+        (shelf, inbox)
+    }
+
+    #[test]
+    fn a_stage_moves_with_its_ring_and_is_known_by_its_former_names() {
+        let (mut shelf, mut inbox) = shelf();
+        assert!(shelf.moves(COORDINATOR, &open(2, Some(1), 3)));
+        assert!(matches!(inbox.try_recv(), Ok(Input::Move(open)) if open.ring == RingId([2; 16])));
+        assert!(
+            shelf.moves(COORDINATOR, &open(3, Some(1), 3)),
+            "the attempt before failed"
+        );
+        let hosted = shelf.iter().next().unwrap();
+        for (ring, known) in [(1, true), (2, true), (3, true), (4, false)] {
+            assert_eq!(
+                hosted.is_of(COORDINATOR, RingId([ring; 16])),
+                known,
+                "{ring}"
+            );
+        }
+        assert!(!hosted.is_of(NodeId([9; 32]), RingId([3; 16])));
+        assert!(shelf.inputs(RingId([3; 16]), 1).is_some());
+        assert!(
+            shelf.inputs(RingId([2; 16]), 1).is_none(),
+            "hops are of one ring"
+        );
+        for ring in 4..40 {
+            assert!(shelf.moves(COORDINATOR, &open(ring, Some(ring - 1), 3)));
+            inbox.try_recv().unwrap();
+        }
+        assert!(shelf.iter().next().unwrap().former.len() <= FORMER_MAX);
+    }
+
+    #[test]
+    fn nobody_else_and_nothing_else_moves() {
+        let (mut shelf, _inbox) = shelf();
+        assert!(
+            !shelf.moves(COORDINATOR, &open(2, None, 3)),
+            "a ring of its own"
+        );
+        assert!(
+            !shelf.moves(COORDINATOR, &open(2, Some(7), 3)),
+            "another ring"
+        );
+        assert!(
+            !shelf.moves(COORDINATOR, &open(2, Some(1), 4)),
+            "other layers"
+        );
+        assert!(
+            !shelf.moves(NodeId([9; 32]), &open(2, Some(1), 3)),
+            "another coordinator"
+        );
+        let mut beyond = open(2, Some(1), 3);
+        beyond.stage = 3;
+        assert!(!shelf.moves(COORDINATOR, &beyond));
+        shelf.iter().next().unwrap().stop.cancel();
+        assert!(!shelf.moves(COORDINATOR, &open(2, Some(1), 3)), "it ends");
+    }
+}
