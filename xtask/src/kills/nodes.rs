@@ -145,7 +145,7 @@ impl Nodes {
     /// Asks, and kills the victim after so many tokens, or where they are none so long after the question.
     pub(super) fn strike(&mut self, kill: &Kill, when: When) -> Result<Struck> {
         let before = self.coordinator.status()?;
-        let (ring, recovered) = (before["ring"]["ring"].clone(), recoveries(&before).len());
+        let (ring, recovered) = (before["ring"]["ring"].clone(), recoveries(&before));
         let victim = text(&before["ring"]["stages"][kill.victim as usize - 1]["node"])?;
         let victim = self.hosts.iter().position(|host| host.id == victim);
         let victim = victim.context("a stage is on one of the hosts")?;
@@ -164,7 +164,7 @@ impl Nodes {
             killed,
             is_gone,
             ring_ended: after["ring"]["ring"] != ring,
-            recoveries: recoveries(&after).split_off(recovered.min(recoveries(&after).len())),
+            recoveries: newer(recoveries(&after), &recovered),
         })
     }
 
@@ -248,12 +248,21 @@ fn strike(victim: Pid) -> Option<Instant> {
     Some(Instant::now())
 }
 
-/// What a coordinator says of sessions that went on, oldest first; nothing where it does not say.
+/// What a coordinator says of rings that it went on from; nothing where it does not say. It keeps only so many.
 fn recoveries(status: &Value) -> Vec<Value> {
-    let list = status["recoveries"]
-        .as_array()
-        .or_else(|| status["ring"]["recoveries"].as_array());
-    list.cloned().unwrap_or_default()
+    status["recoveries"].as_array().cloned().unwrap_or_default()
+}
+
+/// Those that were not there before, the newest last.
+fn newer(now: Vec<Value>, before: &[Value]) -> Vec<Value> {
+    let at = |one: &Value| one["at_ms"].as_u64();
+    let known: Vec<Option<u64>> = before.iter().map(at).collect();
+    let mut newer: Vec<Value> = now
+        .into_iter()
+        .filter(|one| !known.contains(&at(one)))
+        .collect();
+    newer.sort_by_key(at);
+    newer
 }
 
 fn text(value: &Value) -> Result<String> {
@@ -261,4 +270,22 @@ fn text(value: &Value) -> Result<String> {
         .as_str()
         .with_context(|| format!("not a text: {value}"))?;
     Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn recoveries_that_were_there_before_are_not_of_this_kill() {
+        let status = |at: &[u64]| {
+            let all: Vec<Value> = at.iter().map(|at_ms| json!({ "at_ms": at_ms })).collect();
+            json!({ "recoveries": all })
+        };
+        let before = recoveries(&status(&[2, 1]));
+        let after = newer(recoveries(&status(&[4, 3, 2])), &before);
+        assert_eq!(after, recoveries(&status(&[3, 4])));
+        assert!(newer(recoveries(&json!({})), &before).is_empty());
+    }
 }

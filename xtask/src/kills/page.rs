@@ -255,7 +255,11 @@ fn by_told(records: &[Record]) -> String {
             stages, spare, kind, detected, formed, resumed, replayed, recomputed, resent,
         ]);
     }
-    format!("Medians. A dash is where it does not say.\n\n{table}")
+    format!(
+        "Medians. *Detected* is from the last frame that came back to the certainty that the stage is lost; *formed* and *resumed* are from \
+         there to the next ring, and to the first row that came back over it. Rows are *replayed* that were lost with the stage, and *recomputed* \
+         that stages still had. A dash is where the coordinator does not say.\n\n{table}"
+    )
 }
 
 fn failures(records: &[Record]) -> String {

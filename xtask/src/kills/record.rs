@@ -18,15 +18,15 @@ use super::nodes::Struck;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Told {
-    /// From the last sign of life to the certainty that the stage is lost, in milliseconds.
+    /// From the last frame that came back to the certainty that the stage is lost, in milliseconds.
     pub(super) detected_ms: Option<f64>,
-    /// From then until the next ring was up.
+    /// From the certainty until the next ring was up.
     pub(super) formed_ms: Option<f64>,
-    /// From then until the reply went on.
+    /// From the certainty until the first row came back over it.
     pub(super) resumed_ms: Option<f64>,
-    /// Rows that were sent once more.
+    /// Rows that were computed again since they were lost with the stage.
     pub(super) rows_replayed: Option<u64>,
-    /// Rows that stages computed once more.
+    /// Rows that stages which were still there computed a second time.
     pub(super) rows_recomputed: Option<u64>,
     /// Bytes that were sent once more.
     pub(super) bytes_resent: Option<u64>,

@@ -331,10 +331,7 @@ impl Parts {
         let whole = self.outline.is_none().then(|| self.model.clone());
         self.wires.enter(whole.as_ref(), ring.clone()).await;
         let requests = self.requests(course.home, ring);
-        let streams = match settings.journal.unwrap_or(true) {
-            true => Some(Streams::new(self.ground.data.journals()?)),
-            false => None,
-        };
+        let streams = streams(settings, &self.ground.data);
         let output_layers = placement::output_layers(&self.header);
         let (wires, ground, model) = (self.wires, self.ground, self.model);
         let (content, tasks) = (wires.content, wires.tasks);
@@ -371,6 +368,16 @@ impl Parts {
         }
         open_api(node, ground.listener, settings, stop, tasks)
     }
+}
+
+/// The journals of streams, unless the owner wants none. A disk without room for them is no reason not to answer.
+fn streams(settings: &Settings, data: &Data) -> Option<Streams> {
+    let wanted = settings.journal.unwrap_or(true);
+    let journals = wanted.then(|| data.journals())?;
+    journals
+        .inspect_err(|error| tracing::warn!(%error, "streams cannot be resumed: there is no place for their journals"))
+        .ok()
+        .map(Streams::new)
 }
 
 /// Offers the node's own model to other members, once its blocks are hashed.
