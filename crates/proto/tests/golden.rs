@@ -20,7 +20,7 @@ use proto::packet::{self, PREFIX_BYTES, Prefix};
 use proto::ring::{
     Ack, Contract, EpochAnswer, Heartbeat, Hop, HopBody, HopHello, HopWelcome, Link, LinkBody,
     NewEpoch, OpenRing, OpenSession, RefusalCode, Resume, RingProgress, RingReady, RingRefused,
-    Rows, RowsKind, SessionFailed, SessionRef,
+    Rows, RowsKind, SessionFailed, SessionRef, StandingBy,
 };
 use proto::ticket::{TICKET_ADDRS_MAX, Ticket};
 use std::fmt::Debug;
@@ -381,6 +381,12 @@ fn sessions_that_go_on() {
     };
     check::<Link>(LinkBody::Epoch(epoch).into(), "29b8bfd49e 48");
     check::<Link>(LinkBody::Resume(resume).into(), "0ea636462d 59");
+    let standing = StandingBy {
+        ring: RingId([7; 16]),
+        layers: contract().layers,
+        refused: Some("no room".into()),
+    };
+    check::<Link>(LinkBody::StandingBy(standing).into(), "3a82a84cd0 40");
 }
 
 #[test]
