@@ -39,8 +39,7 @@ pub const DIAL_MS: u64 = 4_000;
 /// How long the stage that was called may think about a hop, in milliseconds.
 pub const HOP_WELCOME_MS: u64 = 10_000;
 /// How long a member that is doubted may take to give a sign of life, in milliseconds, beside [`DOUBT_LAPS`] of the usual
-/// round trip and as many of the longest lately. On a busy machine a link's task waits for its turn: with both cores kept
-/// busy by four more processes, it never took half of this.
+/// round trip and as many of the longest lately. On a busy machine a link's task waits for its turn; that is in the longest.
 pub const DOUBT_MS: u64 = 200;
 /// Round trips that it may take beside.
 pub const DOUBT_LAPS: u32 = 2;

@@ -5,6 +5,10 @@
 //! and activations, in order. Frames name (session, epoch, position, chunk, stage, kind); the rules by which a stage
 //! takes, repeats or refuses them are in `swarm::stage`.
 
+mod goes_on;
+
+pub use goes_on::{NewEpoch, Resume};
+
 use crate::ad::SignedAd;
 use crate::codec::{self, Wire};
 use crate::ids::{Hash, NodeId, RingId, SessionId};
@@ -303,59 +307,6 @@ pub struct SessionRef {
     /// The epoch.
     #[n(2)]
     pub epoch: u32,
-}
-
-/// A session's next epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
-#[cbor(map)]
-pub struct NewEpoch {
-    /// The ring.
-    #[n(0)]
-    pub ring: RingId,
-    /// The session.
-    #[n(1)]
-    pub session: SessionId,
-    /// The epoch.
-    #[n(2)]
-    pub epoch: u32,
-    /// The session goes on over a ring in which stages may be new: who does not have it opens it for so many
-    /// positions, and frames wait until [`LinkBody::Resume`] has come. Without it, frames follow at once.
-    #[n(3)]
-    pub positions_max: Option<u32>,
-}
-
-impl NewEpoch {
-    /// The session at this epoch.
-    #[must_use]
-    pub fn at(&self) -> SessionRef {
-        SessionRef {
-            ring: self.ring,
-            session: self.session,
-            epoch: self.epoch,
-        }
-    }
-}
-
-/// How a session goes on at a stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
-#[cbor(map)]
-pub struct Resume {
-    /// The session, at its new epoch.
-    #[n(0)]
-    pub at: SessionRef,
-    /// Which stage is meant, from 1: a node may host several.
-    #[n(1)]
-    pub stage: u32,
-    /// Positions that stay in its KV cache.
-    #[n(2)]
-    pub keep: u32,
-    /// The first position whose output the next stage lacks: retained outputs from here on go out again, earlier ones
-    /// never.
-    #[n(3)]
-    pub from: u32,
-    /// The first position that the coordinator lacks: what lies before it only rebuilds caches.
-    #[n(4)]
-    pub wanted: u32,
 }
 
 /// Outputs below `position` need not be retained.

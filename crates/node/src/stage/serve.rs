@@ -119,35 +119,11 @@ impl Serve {
         loop {
             let event = tokio::select! {
                 input = inbox.recv() => match input {
-                    Some(Input::Control(body)) => control(body, self.open.stage),
-                    Some(Input::Inlet(inlet)) => {
-                        (self.hop, self.held) = (Some(inlet), None);
-                        None
-                    }
-                    Some(Input::Move(open)) => {
-                        self.move_to(*open);
-                        None
-                    }
-                    Some(Input::Hop(hop)) => {
-                        self.accept(hop).await;
-                        None
-                    }
+                    Some(input) => self.told(input).await,
                     None => return Ok(()),
                 },
                 // What comes behind a session that waits must not overtake it.
-                frame = next_frame(&mut self.hop), if self.held.is_none() => match frame {
-                    Ok((HopBody::Open(open), _)) if self.is_full_for(&open) => {
-                        self.held = Some((open, Instant::now() + ROOM_WAIT_MAX));
-                        None
-                    }
-                    Ok((HopBody::Open(open), _)) => Some(Event::Open(open)),
-                    Ok((HopBody::Rows(rows), payload)) => Some(Event::Rows { rows, payload }),
-                    Err(reason) => {
-                        tracing::debug!(%reason, "the hop from the stage before ended");
-                        self.hop = None;
-                        None
-                    }
-                },
+                frame = next_frame(&mut self.hop), if self.held.is_none() => self.came(frame),
                 Some(event) = self.calls.next() => event,
                 reason = ended(&self.forward) => {
                     self.let_go(&refusal(
@@ -187,6 +163,34 @@ impl Serve {
             {
                 self.held = None;
                 self.handle(Event::Open(open)).await;
+            }
+        }
+    }
+
+    /// Does what the task is told; what concerns a session is an event of the machine.
+    async fn told(&mut self, input: Input) -> Option<Event> {
+        match input {
+            Input::Control(body) => return control(body, self.open.stage),
+            Input::Inlet(inlet) => (self.hop, self.held) = (Some(inlet), None),
+            Input::Move(open) => self.move_to(*open),
+            Input::Hop(hop) => self.accept(hop).await,
+        }
+        None
+    }
+
+    /// A frame came from the stage before, or the hop ended.
+    fn came(&mut self, frame: Result<Frame, EndReason>) -> Option<Event> {
+        match frame {
+            Ok((HopBody::Open(open), _)) if self.is_full_for(&open) => {
+                self.held = Some((open, Instant::now() + ROOM_WAIT_MAX));
+                None
+            }
+            Ok((HopBody::Open(open), _)) => Some(Event::Open(open)),
+            Ok((HopBody::Rows(rows), payload)) => Some(Event::Rows { rows, payload }),
+            Err(reason) => {
+                tracing::debug!(%reason, "the hop from the stage before ended");
+                self.hop = None;
+                None
             }
         }
     }
