@@ -81,7 +81,7 @@ impl Seeker<'_> {
         if let Some(root) = root_of(models, &wanted)
             && self.content.may_have(root)
         {
-            match self.from_others(root).await {
+            match self.fetch(root).await {
                 Ok(found) => {
                     self.bar.finish();
                     return Ok(found);
@@ -95,7 +95,7 @@ impl Seeker<'_> {
     }
 
     /// All of a model that this node can compute alone; of a larger one only what it needs to have others compute it.
-    async fn from_others(&self, root: Hash) -> Result<Found, ContentError> {
+    async fn fetch(&self, root: Hash) -> Result<Found, ContentError> {
         self.content.first_links(root).await;
         let outline = self.content.outline(root).await?;
         if self.fits(&outline).await {
