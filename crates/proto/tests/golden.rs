@@ -16,7 +16,6 @@ use proto::journal::{
 use proto::manifest::{AskModel, Block, BlockKind, Contents, Manifest, ModelAnswer};
 use proto::member::{Hello, JoinRefusal, Member, Membership, Vouch, Welcome, Whereabouts};
 use proto::model::{LayerRange, Numerics, Sampling, WireType};
-use proto::packet::{self, PREFIX_BYTES, Prefix};
 use proto::ring::{
     Ack, Contract, EpochAnswer, Heartbeat, Hop, HopBody, HopHello, HopWelcome, Link, LinkBody,
     NewEpoch, OpenRing, OpenSession, RefusalCode, Resume, RingProgress, RingReady, RingRefused,
