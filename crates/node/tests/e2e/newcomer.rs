@@ -137,8 +137,8 @@ async fn a_stage_fetches_its_range_and_no_more_from_two_at_once() {
     // And it keeps further layers, so that taking over will be a load and no download.
     let spare = within(SPARE_MAX, "a spare range is on disk", || {
         let fetches = c.status().fetches.into_iter();
-        let spare = fetches.filter(|fetch| fetch.what.ends_with(" of rare, to spare"));
-        let spare = spare.last();
+        let mut spare = fetches.filter(|fetch| fetch.what.ends_with(" of rare, to spare"));
+        let spare = spare.next_back();
         async { spare }
     });
     let spare = spare.await;
