@@ -6,6 +6,7 @@ use proto::codec::{Wire, from_slice, to_vec};
 use proto::disk::{MemoryRecord, ModelDeaths, PathHash, TicketRecord};
 use proto::host::{Call, Reply};
 use proto::ids::{CommonsId, NodeId};
+use proto::journal::{Sealed, StreamBatch, StreamStart};
 use proto::manifest::{AskModel, Contents, Manifest, ModelAnswer};
 use proto::member::{Hello, Member, Membership, Vouch, Welcome, Whereabouts};
 use proto::packet::{PAYLOAD_BYTES_MAX, PREFIX_BYTES, Prefix};
@@ -34,6 +35,9 @@ pub(crate) fn run(bytes: &[u8]) -> usize {
         stays::<Whereabouts>(bytes),
         stays::<Vouch>(bytes),
         stays::<Welcome>(bytes),
+        stays::<Sealed>(bytes),
+        stays::<StreamStart>(bytes),
+        stays::<StreamBatch>(bytes),
     ];
     plain.into_iter().filter(|taken| *taken).count() + checked(bytes)
 }

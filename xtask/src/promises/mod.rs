@@ -21,8 +21,8 @@ use crate::rig::say;
 const ROWS: &str = "docs/promises.toml";
 /// The page, below the repository.
 const PAGE: &str = "PROMISES.md";
-/// What nextest writes, below the directory of build products; see `.config/nextest.toml`.
-const JUNIT: &str = "nextest/default/junit.xml";
+/// What nextest writes, below the repository wherever build products go; see `.config/nextest.toml`.
+const JUNIT: &str = "target/nextest/default/junit.xml";
 
 /// What `cargo xtask promises` takes.
 #[derive(Debug, clap::Args)]
@@ -42,11 +42,8 @@ pub(crate) struct Options {
 /// When rows or results cannot be read, or the page cannot be written.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
     let rows = Rows::read(&root.join(ROWS))?;
-    let junit = match &options.junit {
-        Some(path) => path.clone(),
-        None => products(root)?.join(JUNIT),
-    };
-    let results = Results::read(&junit)?;
+    let junit = options.junit.clone();
+    let results = Results::read(&junit.unwrap_or_else(|| root.join(JUNIT)))?;
     let page = Page::new(&rows, &results);
     for broken in page.broken() {
         say(&format!("not kept: {broken}"));
@@ -65,14 +62,4 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     say(&format!("written: {}", path.display()));
     Ok(page.broken().is_empty())
-}
-
-/// Where cargo puts build products.
-fn products(root: &Path) -> Result<PathBuf> {
-    let metadata = cargo_metadata::MetadataCommand::new()
-        .manifest_path(root.join("Cargo.toml"))
-        .no_deps()
-        .exec()
-        .context("cargo metadata fails")?;
-    Ok(metadata.target_directory.into())
 }

@@ -1,4 +1,3 @@
-
 use super::*;
 
 /// The code of the refusal, if there is one.

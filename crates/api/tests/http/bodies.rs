@@ -66,10 +66,10 @@ fn seeds() -> Vec<(&'static str, Value)> {
         ),
         (
             "/tokenize",
-            json!({"content": "text", "add_special": true, "with_pieces": true}),
+            json!({"model": "m", "content": "text", "add_special": true, "with_pieces": true}),
         ),
-        ("/detokenize", json!({"tokens": [104, 105]})),
-        ("/apply-template", json!({"messages": hi})),
+        ("/detokenize", json!({"model": "m", "tokens": [104, 105]})),
+        ("/apply-template", json!({"model": "m", "messages": hi})),
         (
             "/ollama/api/chat",
             json!({"model": "m", "messages": hi, "options": {"num_predict": 3}}),

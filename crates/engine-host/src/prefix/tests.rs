@@ -1,4 +1,3 @@
-
 use super::*;
 
 const MINE: Option<ShareScope> = Some(ShareScope([1; 16]));

@@ -1,4 +1,3 @@
-
 use super::*;
 
 const STEP: Duration = Duration::from_millis(10);

@@ -1,4 +1,3 @@
-
 use super::*;
 
 const MODEL: Hash = Hash([1; 32]);

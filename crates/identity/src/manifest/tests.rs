@@ -1,4 +1,3 @@
-
 use super::*;
 use crate::keys::CommonsKey;
 use crate::membership::found;

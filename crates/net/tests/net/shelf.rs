@@ -144,6 +144,8 @@ pub(crate) struct Basket {
 
 impl Sink for Basket {
     fn put(&self, block: &Block, part: u32, bytes: &[u8]) -> Result<Kept, SinkError> {
+        // Held to the end, so that whoever is refused sees what was taken before.
+        let mut parts = self.parts.lock().unwrap();
         let put = self.puts.fetch_add(1, Ordering::SeqCst);
         if self.room.is_some_and(|room| put >= room) {
             return Err("no room in /basket".into());
@@ -154,7 +156,7 @@ impl Sink for Basket {
             .or_insert_with(|| vec![0; block.bytes as usize]);
         let at = (u64::from(part) * PART_BYTES) as usize;
         whole[at..at + bytes.len()].copy_from_slice(bytes);
-        self.parts.lock().unwrap().insert((block.hash, part));
+        parts.insert((block.hash, part));
         Ok(Kept::Part)
     }
 }

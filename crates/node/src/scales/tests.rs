@@ -1,4 +1,3 @@
-
 use super::*;
 use engine::{Launch, Ward};
 use proto::host::KvType;

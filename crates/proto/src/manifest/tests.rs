@@ -1,4 +1,3 @@
-
 use super::*;
 use crate::ids::CommonsId;
 use crate::member::{VOUCH_CHAIN_MAX, Vouch};

@@ -1,4 +1,3 @@
-
 use super::*;
 
 const HASH: &str = "5f4fa13bfc6dd4a91fd00e22974a9c4e9ed628fd7d7f307398ddf30260d6b2c3";

@@ -1,4 +1,3 @@
-
 use super::*;
 use proto::ids::SessionId;
 use proto::packet::f32_to_bytes;

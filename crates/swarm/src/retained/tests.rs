@@ -1,4 +1,3 @@
-
 use super::*;
 
 /// Frames of 3, 2 and 4 one-value rows from position 10; row p holds the byte p.

@@ -1,4 +1,3 @@
-
 use super::*;
 
 fn view(reasoning: &str, content: &str, calls: &[(&str, &str)]) -> Message {

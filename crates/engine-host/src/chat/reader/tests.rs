@@ -1,4 +1,3 @@
-
 use super::*;
 
 fn said(text: &str, partial: bool) -> (String, Vec<(String, String)>) {

@@ -1,4 +1,3 @@
-
 use super::*;
 
 const ME: NodeId = NodeId([5; 32]);

@@ -1,4 +1,3 @@
-
 use super::*;
 
 fn dht(public: bool) -> Dht {

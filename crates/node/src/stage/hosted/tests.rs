@@ -1,4 +1,3 @@
-
 use super::*;
 use crate::stage::INPUTS_MAX;
 use proto::ids::Hash;

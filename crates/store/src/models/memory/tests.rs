@@ -1,4 +1,3 @@
-
 use super::*;
 use crate::models::ModelsConfig;
 use crate::sources::{Hub, Pip};

@@ -1,4 +1,3 @@
-
 use super::super::format::Step;
 use super::*;
 use std::path::PathBuf;
