@@ -170,6 +170,8 @@ pub struct Placement {
     budget: Budget,
     /// What head and tail take here.
     kept: Mutex<Option<(u64, Reserved)>>,
+    /// What a ring that is up takes here; for one in place of it that is free.
+    taken_bytes: u64,
     /// Who held how many layers of a ring that was given up for a better one, and when that was.
     freed: Mutex<Option<(Instant, BTreeMap<NodeId, u32>)>>,
 }
@@ -192,13 +194,14 @@ pub struct Chosen {
 }
 
 impl Placement {
-    /// Places `model` over this node, `me`, and others of its commons.
+    /// Places `model` over this node, `me`, and others of its commons. Of the budget so many bytes are taken by a ring that would
+    /// be given up.
     #[must_use]
     pub fn new(
         (model, shape): (Model, Shape),
         (room, goal): (Room, Goal),
         (me, roster): (NodeId, Roster),
-        budget: Budget,
+        (budget, taken_bytes): (Budget, u64),
     ) -> Arc<Self> {
         Arc::new(Self {
             model,
@@ -209,6 +212,7 @@ impl Placement {
             me,
             budget,
             kept: Mutex::default(),
+            taken_bytes,
             freed: Mutex::default(),
         })
     }
@@ -290,11 +294,10 @@ impl Placement {
             .iter()
             .find(|speed| speed.model == self.model.blake3)
             .map(|speed| u64::from(speed.layer_us));
-        let kept = lock(&self.kept);
-        let kept_bytes = kept.as_ref().map_or(0, |(bytes, _)| *bytes);
+        let taken_bytes = self.kept_bytes().saturating_add(self.taken_bytes);
         Candidate {
             id: self.me,
-            memory_bytes: self.budget.free_bytes().saturating_add(kept_bytes),
+            memory_bytes: self.budget.free_bytes().saturating_add(taken_bytes),
             layer_ms: measured.unwrap_or(LAYER_US_ASSUMED) as f64 / 1_000.0,
             on_disk: vec![LayerRange {
                 first: 0,
@@ -302,6 +305,12 @@ impl Placement {
             }],
             relayed: false,
         }
+    }
+
+    /// What is taken here for head and tail, in bytes.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        lock(&self.kept).as_ref().map_or(0, |(bytes, _)| *bytes)
     }
 
     /// One way between two nodes of a question.

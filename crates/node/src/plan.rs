@@ -117,13 +117,19 @@ impl Node {
             true => Goal::Throughput,
             false => self.goal,
         };
+        // What the ring that is up has would be free for the one that is planned.
+        let ring = self
+            .requests
+            .ring()
+            .filter(|_| model.blake3 == self.model.blake3);
+        let (hosts, taken_bytes) = ring.map(|ring| ring.holds()).unwrap_or_default();
         let placement = Placement::new(
             (model.clone(), shape),
             (self.rooms.room, goal),
             (self.net.id(), self.roster.clone()),
-            self.budget.clone(),
+            (self.budget.clone(), taken_bytes),
         );
-        let chosen = placement.choose(|_| true);
+        let chosen = placement.choose_beside(&hosts, |_| true);
         Ok(report(&placement, chosen))
     }
 
@@ -202,8 +208,8 @@ fn choice(forecast: &Forecast, home_layers: u32, stages: usize, fetch_layers: u3
 fn member(seen: &Seen, stages: &[Placed]) -> MemberReport {
     let placed = stages.iter().find(|stage| stage.node == seen.node);
     let why = match (&seen.why_not, placed) {
-        (Some(why), _) => Some(why.to_string()),
-        (None, Some(_)) => None,
+        (_, Some(_)) => None,
+        (Some(why), None) => Some(why.to_string()),
         (None, None) => {
             Some("the model goes faster without it, or as fast with fewer nodes".to_owned())
         }

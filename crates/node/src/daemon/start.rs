@@ -295,7 +295,7 @@ impl Parts {
                 (self.model.clone(), shape),
                 (self.rooms.room, goal),
                 (self.ground.net.id(), self.wires.roster.clone()),
-                self.budget.clone(),
+                (self.budget.clone(), 0),
             )),
             (None, None) => return None,
         };

@@ -191,6 +191,17 @@ impl Coordinator {
         }
     }
 
+    /// The layers that each host of the ring that is up has, and the memory that head and tail have here, in bytes.
+    #[must_use]
+    pub fn holds(&self) -> (BTreeMap<NodeId, u32>, u64) {
+        let kept_bytes = match &self.placing {
+            Placing::Asked(_) => 0,
+            Placing::Weighed(placement) => placement.kept_bytes(),
+        };
+        let hosts = self.up().map(|ring| ring.layout.layers());
+        (hosts.unwrap_or_default(), kept_bytes)
+    }
+
     /// How the ring stands, for status.
     #[must_use]
     pub fn status(&self) -> RingStatus {

@@ -42,6 +42,17 @@ pub(super) struct Layout {
     pub(super) forecast: Option<Forecast>,
 }
 
+impl Layout {
+    /// How many layers each host has.
+    pub(super) fn layers(&self) -> BTreeMap<NodeId, u32> {
+        let mut layers = BTreeMap::new();
+        for (host, range) in self.hosts.iter().zip(&self.split.remote) {
+            *layers.entry(host.id).or_default() += range.len();
+        }
+        layers
+    }
+}
+
 impl Work {
     /// Waits until there are members for the whole model. `None` when nobody sends news any more.
     pub(super) async fn gather(&mut self, mut why: Option<Why>) -> Option<Layout> {
@@ -247,9 +258,7 @@ impl Work {
             }
             Placing::Weighed(placement) => placement,
         };
-        let hosts = ring.layout.hosts.iter().map(|host| host.id);
-        let layers = ring.layout.split.remote.iter().map(|layers| layers.len());
-        let now: BTreeMap<NodeId, u32> = hosts.zip(layers).collect();
+        let now = ring.layout.layers();
         let able = |node: &NodeId| self.members.contains_key(node);
         let (Ok(best), Ok(kept)) = (
             placement.choose_beside(&now, able),

@@ -109,6 +109,16 @@ async fn a_model_that_fits_nowhere_runs_over_three_nodes_whoever_coordinates() {
         assert_eq!(remote + here, LAYERS);
         assert!(here <= 3 && stages.stages.iter().all(|stage| stage.layers.len() <= 5));
         says(&ring.said(), &["does not fit on this node", "--memory"]);
+        // What the ring has is free for one in place of it.
+        let again: PlanReport =
+            serde_json::from_str(&ring.setup().cli(&["plan", "--json"])).unwrap();
+        let choice = again.choice.as_ref().map(|choice| choice.stages);
+        assert_eq!(choice, Some(2), "{again:?}");
+        let placed = again
+            .members
+            .iter()
+            .filter(|member| member.layers.is_some());
+        assert!(placed.clone().count() == 2 && placed.clone().all(|member| member.why.is_none()));
         let answer = ring.client().ask(greedy("abc", 24)).await.unwrap();
         assert_eq!(answer.text, expected, "coordinated by {coordinator}");
         stays_within(&ring, home);
