@@ -90,6 +90,7 @@ impl Dispatch {
             LinkBody::CloseSession(at) => self.stages.control(peer, at.ring, &body),
             LinkBody::Epoch(epoch) => self.stages.control(peer, epoch.ring, &body),
             LinkBody::Resume(resume) => self.stages.control(peer, resume.at.ring, &body),
+            LinkBody::Shadow(ref shadow) => self.stages.control(peer, shadow.at.ring, &body),
             LinkBody::Ack(ack) => self.stages.control(peer, ack.at.ring, &body),
             LinkBody::RingLoading(ring) => self.tell(News::Loading(peer, ring)).await,
             LinkBody::RingProgress(said) => self.tell(News::Progress(peer, said)).await,

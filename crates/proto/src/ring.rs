@@ -7,7 +7,7 @@
 
 mod goes_on;
 
-pub use goes_on::{NewEpoch, Resume};
+pub use goes_on::{NewEpoch, Resume, Shadow};
 
 use crate::ad::SignedAd;
 use crate::codec::{self, Wire};
@@ -181,6 +181,9 @@ pub enum LinkBody {
     /// Member: how it stands with a stage that it was to keep.
     #[n(24)]
     StandingBy(#[n(0)] StandingBy),
+    /// Coordinator: feed whoever stands by for the next stage with what is retained here of a session.
+    #[n(25)]
+    Shadow(#[n(0)] Box<Shadow>),
 }
 
 /// A sign of life.

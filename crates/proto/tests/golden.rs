@@ -19,7 +19,7 @@ use proto::model::{LayerRange, Numerics, Sampling, WireType};
 use proto::ring::{
     Ack, Contract, EpochAnswer, Heartbeat, Hop, HopBody, HopHello, HopWelcome, Link, LinkBody,
     NewEpoch, OpenRing, OpenSession, RefusalCode, Resume, RingProgress, RingReady, RingRefused,
-    Rows, RowsKind, SessionFailed, SessionRef, StandingBy,
+    Rows, RowsKind, SessionFailed, SessionRef, Shadow, StandingBy,
 };
 use proto::ticket::{TICKET_ADDRS_MAX, Ticket};
 use std::fmt::Debug;
@@ -380,6 +380,13 @@ fn sessions_that_go_on() {
         refused: Some("no room".into()),
     };
     check::<Link>(LinkBody::StandingBy(standing).into(), "3a82a84cd0 40");
+    let shadow = Shadow {
+        at: at(),
+        stage: 1,
+        to: member(),
+        until: 288,
+    };
+    check::<Link>(LinkBody::Shadow(Box::new(shadow)).into(), "ef01f92f81 110");
 }
 
 #[test]

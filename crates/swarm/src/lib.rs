@@ -23,6 +23,7 @@
 //! | [`plan`](mod@plan) | which nodes compute which layers, by measured speeds, delays and memory |
 //! | [`session`] | one request at its coordinator: from the prompt to the last token, or to an honest fault |
 //! | [`stage`] | one remote stage for many sessions: take, repeat, refuse, trim, forget |
+//! | [`shadow`] | what standbys are fed, so that a takeover is a short replay |
 //! | [`frame`] | the shape that a frame of activations must have, and how rows are cut into frames |
 //! | [`sampler`] | (seed, position, logits) to a token |
 //!
@@ -37,5 +38,6 @@ pub mod plan;
 mod retained;
 pub mod sampler;
 pub mod session;
+pub mod shadow;
 pub mod split;
 pub mod stage;

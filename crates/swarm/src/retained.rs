@@ -2,7 +2,7 @@
 //!
 //! Records lie end to end in order of position; the oldest go first, by acknowledgement or for lack of room.
 
-use crate::frame::row_bytes;
+use crate::frame::{frame_rows, row_bytes};
 use bytes::{Bytes, BytesMut};
 use proto::ids::Hash;
 use std::collections::VecDeque;
@@ -101,6 +101,28 @@ impl Retained {
         }
         assert_eq!(all.len(), rows as usize * bytes, "rows are kept");
         all.freeze()
+    }
+
+    /// The rows from `from` up to `until` in frames of the grid: position, rows and payload of each.
+    ///
+    /// # Panics
+    ///
+    /// When one of them is not here.
+    pub(crate) fn frames(
+        &self,
+        from: u32,
+        until: u32,
+        embedding_length: u32,
+    ) -> Vec<(u32, u32, Bytes)> {
+        let grid = frame_rows(embedding_length);
+        let (mut at, mut frames) = (from, Vec::new());
+        while at < until {
+            let end = (at + grid - at % grid).min(until);
+            let rows = end - at;
+            frames.push((at, rows, self.rows(at, rows, embedding_length)));
+            at = end;
+        }
+        frames
     }
 
     /// Forgets records that end at or before `position`.

@@ -32,6 +32,9 @@
 //! The same happens on the same ring when a stage's engine was started again. Whatever comes late is of an old epoch. A node that
 //! finds no ring says so ([`Event::GiveUp`]).
 //!
+//! **Shadows.** Once to compute a session again would take long, whoever stands by for a stage is fed what has gone round
+//! ([`Effect::Shadow`]), and has caches that lack little when it takes over.
+//!
 //! ```
 //! use bytes::Bytes;
 //! use proto::host::Drawn;
@@ -82,6 +85,7 @@ mod message;
 mod moves;
 mod pace;
 mod returns;
+mod shadow;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -178,6 +182,8 @@ pub struct Session {
     suspicions: u32,
     /// How often signs of life were asked for since something moved.
     doubts: u64,
+    /// Up to where standbys may be fed.
+    shadowed: u32,
 }
 
 impl Session {
@@ -210,6 +216,7 @@ impl Session {
             suspected: false,
             suspicions: 0,
             doubts: 0,
+            shadowed: 0,
             plan,
         })
     }
@@ -330,7 +337,9 @@ impl Session {
         }
     }
 
-    fn at(&self) -> SessionRef {
+    /// The session at its epoch.
+    #[must_use]
+    pub fn at(&self) -> SessionRef {
         SessionRef {
             ring: self.plan.ring,
             session: self.plan.session,

@@ -191,6 +191,17 @@ impl Stage {
         self.entries.get(&session).map(Entry::view)
     }
 
+    /// Frames for whoever stands by for the next stage and has the session's rows before `from`: outputs from there on, up to `until`
+    /// or as far as they are computed. `None` when the session is not at this epoch here, or they are not kept.
+    #[must_use]
+    pub fn shadow(&self, at: SessionRef, from: u32, until: u32) -> Option<Vec<(HopBody, Bytes)>> {
+        let entry = self.entries.get(&at.session)?;
+        let of_it = at.ring == self.plan.ring && at.epoch == entry.epoch();
+        of_it
+            .then(|| entry.shadow(self.plan.stage, (from, until), self.plan.embedding_length))
+            .flatten()
+    }
+
     /// How many closed or refused sessions are remembered, at most [`TOMBS_MAX`].
     #[must_use]
     pub fn tombs(&self) -> usize {

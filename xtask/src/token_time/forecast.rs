@@ -12,9 +12,11 @@ use crate::rig::stats::Series;
 
 /// By how much a forecast may be off, as a share of what was measured.
 pub(super) const OFF_MAX: f64 = 0.2;
-/// How long nodes have to learn a new distance, by their heartbeats and the laps of a short answer: two looks of a node
-/// at what it measured.
-const LEARN: Duration = Duration::from_secs(12);
+/// How long nodes have to learn a new distance: by their heartbeats, and of ways between others by ads, which are renewed every
+/// 40 s. Distances are not changed in turns, since no real one is.
+const LEARN: Duration = Duration::from_secs(60);
+/// How long they have to look at the laps of a short answer: two looks of a node at what it measured.
+const LOOK: Duration = Duration::from_secs(12);
 /// Tokens of an answer whose time is taken.
 pub(super) const TOKENS: u32 = 32;
 
@@ -51,7 +53,7 @@ impl Forecast {
 }
 
 impl Forecasts {
-    /// Asks for a forecast at every distance in every round, then for an answer.
+    /// At every distance asks for a forecast and then for an answer, in so many rounds.
     pub(super) fn measure(
         ring: &Ring,
         started: &Started,
@@ -59,27 +61,24 @@ impl Forecasts {
         rtts: &[Option<u32>],
     ) -> Result<Self> {
         let mut found = vec![(Vec::new(), Vec::new()); rtts.len()];
-        for round in 0..rounds {
-            for turn in 0..rtts.len() {
-                let at = (round + turn) % rtts.len();
-                if let Some(rtt_ms) = rtts[at] {
-                    ring.lap(started, rtt_ms)?;
-                }
-                ring.ask(started, ring.coordinator(), WARM_TOKENS)?;
+        for (rtt, found) in rtts.iter().zip(&mut found) {
+            if let Some(rtt_ms) = rtt {
+                ring.lap(started, *rtt_ms)?;
                 started.pause(LEARN)?;
+            }
+            for _ in 0..rounds {
+                ring.ask(started, ring.coordinator(), WARM_TOKENS)?;
+                started.pause(LOOK)?;
                 let (stages, foretold_ms) = foretold(ring)?;
                 ensure!(
                     stages == u64::from(split),
                     "the planner chose {stages} remote stages where {split} were to be needed"
                 );
                 let token_ms = ring.ask(started, ring.coordinator(), TOKENS)?;
-                found[at].0.push(foretold_ms);
-                found[at].1.push(token_ms);
+                found.0.push(foretold_ms);
+                found.1.push(token_ms);
             }
-            say(&format!(
-                "forecasts: round {} of {rounds} is done",
-                round + 1
-            ));
+            say(&format!("forecasts: {rtt:?} is done"));
         }
         let at = rtts
             .iter()

@@ -31,9 +31,9 @@ in the same rounds.
 
 const FORECASTS: &str = "\
 Here no node has memory for more than its share of the model with caches for 16 requests of 2,048 positions, so that the \
-planner has to form the ring. Each time the \
-distance is changed and confirmed, nodes have 12 s to learn it, with one short answer; then the coordinator is asked for \
-its plan, and for an answer of 32 tokens. At no distance packets pass the same emulator without delay; over loopback all \
+planner has to form the ring. When a \
+distance is set and confirmed, nodes have a minute to learn it; then, in every round, there is a short answer, 12 s later the \
+coordinator is asked for its plan, and then for an answer of 32 tokens. At no distance packets pass the same emulator without delay; over loopback all \
 nodes are on one machine, and nothing is between them.
 ";
 

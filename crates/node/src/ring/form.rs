@@ -109,12 +109,13 @@ impl Work {
         Ok(engine)
     }
 
-    /// The lost ring of which this member still has this very stage.
+    /// The lost ring of which this member has this very stage still, or as its standby.
     fn goes_on(&self, node: NodeId, layers: LayerRange) -> Option<RingId> {
         let lost = self.lost.as_ref()?;
         let mut places = lost.layout.hosts.iter().zip(&lost.layout.split.remote);
         let had = places.any(|(host, had)| host.id == node && *had == layers);
-        had.then_some(lost.ring)
+        // Who stands by for it may have its caches as well.
+        (had || self.standbys.has(node, layers)).then_some(lost.ring)
     }
 
     /// Whether this member has a place that it had in the lost ring.
@@ -270,6 +271,9 @@ impl Work {
             laps: Laps::default(),
             links: self.plan.links.clone(),
             hop: tokio::sync::Mutex::new(sender),
+            standbys: self.standbys.clone(),
+            feeder: Mutex::default(),
+            feeds: (self.plan.net.clone(), self.plan.membership.clone()),
             sessions: Mutex::default(),
             outlived: AtomicBool::new(false),
             ended: CancellationToken::new(),

@@ -176,12 +176,7 @@ impl Work {
         let named: BTreeSet<NodeId> = lost.hosts.iter().map(|host| host.id).collect();
         let others = self.members.keys().filter(|id| !named.contains(id));
         let spare: Vec<(NodeId, u32)> = self.room_of(others.filter(|id| there(id).is_some()));
-        let standbys = self.standbys.all();
-        let loaded = |node, layers| {
-            standbys
-                .iter()
-                .any(|by| (by.node, by.layers) == (node, layers))
-        };
+        let loaded = |node, layers| self.standbys.has(node, layers);
         let placed = mend::mend(&places, &spare, loaded)?;
         let hosts = placed.iter().map(|(id, _)| there(id));
         Some(Layout {

@@ -11,7 +11,8 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use proto::host::{Answer, Drawn, Output, Run, Trim};
 use proto::ids::SessionId;
-use proto::ring::{HopBody, Rows, RowsKind};
+use proto::member::Member;
+use proto::ring::{HopBody, LinkBody, Rows, RowsKind, Shadow};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -270,6 +271,7 @@ impl Runner {
                         warn!(kind = ?s.kind, waited_ms = s.waited_ms, "the ring is slow");
                     }
                     Effect::Doubt => self.course.ring.doubt(),
+                    Effect::Shadow { until } => self.shadow(until),
                     Effect::Resumed(rebuild) => self.resent = Some(self.resent(&rebuild)),
                     Effect::Strand(fault) => self.strand(&fault),
                     // Calls to the engine keep their order; the next run fails if this one did.
@@ -306,8 +308,41 @@ impl Runner {
         }
     }
 
-    fn tell(&self, stage: u32, body: proto::ring::LinkBody) {
+    /// Lets those be fed that stand by, if they may see the request.
+    fn shadow(&self, until: u32) {
+        let (course, at) = (&self.course, self.session.at());
+        for stage in 1..=course.ring.stages.len() as u32 {
+            let may = |to: &Member| course.rooms.admit(course.room, [to].into_iter()).is_ok();
+            let Some(to) = course.ring.standby(stage).filter(may) else {
+                continue;
+            };
+            match stage - 1 {
+                0 => course
+                    .ring
+                    .feed(&to, at, |from| self.session.shadow(from, until)),
+                before => {
+                    let (stage, to) = (before, to);
+                    let wanted = Shadow {
+                        at,
+                        stage,
+                        to,
+                        until,
+                    };
+                    self.tell(before, LinkBody::Shadow(Box::new(wanted)));
+                }
+            }
+        }
+    }
+
+    fn tell(&self, stage: u32, body: LinkBody) {
         let host = &self.course.ring.stages[stage as usize - 1];
+        // What is kept for a loss is neither kept longer than a session nor less.
+        if let LinkBody::CloseSession(_) | LinkBody::Ack(_) = body
+            && let Some(standby) = self.course.ring.standby(stage)
+        {
+            // Whoever is lost has nothing any more.
+            let _ = self.course.ring.links.send(standby.id, body.clone());
+        }
         if let Err(error) = self.course.ring.links.send(host.member.id, body) {
             // A lost link comes as an event of its own; a lease frees what this message would have.
             tracing::debug!(stage, %error, "a stage was not told");

@@ -4,44 +4,74 @@
 use super::{Ring, Work};
 use crate::status::StandbyStatus;
 use proto::host::Loaded;
-use proto::ids::NodeId;
+use proto::ids::{NodeId, RingId};
+use proto::member::Member;
 use proto::model::LayerRange;
 use proto::ring::{LinkBody, STANDBY_MS, StandingBy};
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tracing::{debug, info};
 
 /// How often members are asked again, before they let go of what they keep.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(STANDBY_MS / 3);
 
+/// A stage that a member has loaded beforehand.
+#[derive(Debug, Clone, PartialEq)]
+struct Kept {
+    status: StandbyStatus,
+    member: Member,
+    /// For which ring it was asked last.
+    ring: RingId,
+}
+
 /// Stages that members have loaded beforehand. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Standbys(Arc<Mutex<Vec<StandbyStatus>>>);
+pub(super) struct Standbys(Arc<Mutex<Vec<Kept>>>);
 
 impl Standbys {
     /// A member says how it stands with a stage that it was asked to keep.
-    fn note(&self, status: StandbyStatus, kept: bool) -> bool {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = all.len();
-        all.retain(|other| (other.node, other.layers) != (status.node, status.layers));
-        let news = kept && all.len() == before;
+    fn note(&self, said: Kept, kept: bool) -> bool {
+        let mut all = self.lock();
+        let of = |kept: &Kept| (kept.status.node, kept.status.layers);
+        let news = !all.iter().any(|other| of(other) == of(&said));
+        // One for each stage, whoever was asked last: the one that is fed is the one that takes over.
+        let layers = said.status.layers;
+        all.retain(|other| of(other) != of(&said) && !(kept && other.status.layers == layers));
         if kept {
-            all.push(status);
+            all.push(said);
         }
-        news
+        news && kept
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who has these layers of this ring.
+    pub(super) fn of(&self, ring: RingId, layers: LayerRange) -> Option<Member> {
+        let all = self.lock();
+        let mut kept = all.iter();
+        let kept = kept.find(|kept| kept.ring == ring && kept.status.layers == layers)?;
+        Some(kept.member.clone())
+    }
+
+    /// Whether this member has these layers.
+    pub(super) fn has(&self, node: NodeId, layers: LayerRange) -> bool {
+        let of = |kept: &Kept| (kept.status.node, kept.status.layers);
+        self.lock().iter().any(|kept| of(kept) == (node, layers))
     }
 
     /// Whatever is not of these members and layers is of no use any more.
     fn retain(&self, useful: impl Fn(NodeId, LayerRange) -> bool) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|status| useful(status.node, status.layers));
+        self.lock()
+            .retain(|kept| useful(kept.status.node, kept.status.layers));
     }
 
     /// All of them.
     pub(super) fn all(&self) -> Vec<StandbyStatus> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.clone()
+        let all = self.lock();
+        all.iter().map(|kept| kept.status.clone()).collect()
     }
 }
 
@@ -73,8 +103,7 @@ impl Work {
         });
         for (at, turn) in spread(stages.len(), spare.len()) {
             let (node, room) = spare[turn];
-            let stands_by = |by: &StandbyStatus| (by.node, by.layers) == (node, stages[at]);
-            if room >= stages[at].len() || self.standbys.all().iter().any(stands_by) {
+            if room >= stages[at].len() || self.standbys.has(node, stages[at]) {
                 self.ask(ring, at, node, host.loaded());
             }
         }
@@ -100,9 +129,12 @@ impl Work {
     pub(super) fn stands_by(&self, ring: &Ring, node: NodeId, said: &StandingBy) {
         let mut stages = (1..).zip(&ring.layout.split.remote);
         let stage = stages.find(|(_, layers)| **layers == said.layers);
-        let Some((stage, layers)) = stage.filter(|_| said.ring == ring.id) else {
+        let (Some((stage, layers)), Some(member)) = (stage, self.members.get(&node)) else {
             return;
         };
+        if said.ring != ring.id {
+            return;
+        }
         if let Some(why) = &said.refused {
             debug!(node = %node.short(), %layers, why, "a member does not stand by");
         }
@@ -112,7 +144,12 @@ impl Work {
             layers: *layers,
             model: self.plan.model.name.clone(),
         };
-        if self.standbys.note(status, said.refused.is_none()) {
+        let kept = Kept {
+            status,
+            member: member.clone(),
+            ring: ring.id,
+        };
+        if self.standbys.note(kept, said.refused.is_none()) {
             info!(node = %node.short(), stage, %layers, "a member stands by");
         }
     }
@@ -135,22 +172,40 @@ mod tests {
     #[test]
     fn what_is_not_kept_any_more_is_forgotten() {
         let standbys = Standbys::default();
-        let status = |n: u8, first| StandbyStatus {
-            node: NodeId([n; 32]),
-            stage: 1,
-            layers: LayerRange {
-                first,
-                end: first + 1,
-            },
-            model: String::new(),
+        let range = |first| LayerRange {
+            first,
+            end: first + 1,
         };
-        assert!(standbys.note(status(1, 1), true));
-        assert!(!standbys.note(status(1, 1), true), "no news");
-        assert!(standbys.note(status(1, 2), true));
-        assert!(standbys.note(status(2, 1), true));
-        assert!(!standbys.note(status(2, 1), false));
-        assert_eq!(standbys.all(), [status(1, 1), status(1, 2)]);
+        let kept = |n: u8, first| Kept {
+            status: StandbyStatus {
+                node: NodeId([n; 32]),
+                stage: 1,
+                layers: range(first),
+                model: String::new(),
+            },
+            member: Member {
+                id: NodeId([n; 32]),
+                addrs: Vec::new(),
+                name: String::new(),
+                relays: None,
+            },
+            ring: RingId([9; 16]),
+        };
+        assert!(standbys.note(kept(1, 1), true));
+        assert!(!standbys.note(kept(1, 1), true), "no news");
+        assert!(standbys.note(kept(1, 2), true));
+        assert!(standbys.note(kept(2, 1), true));
+        assert_eq!(*standbys.lock(), [kept(1, 2), kept(2, 1)]);
+        assert!(!standbys.note(kept(2, 1), false));
+        assert!(standbys.note(kept(1, 1), true));
+        assert_eq!(*standbys.lock(), [kept(1, 2), kept(1, 1)]);
+        assert!(
+            standbys.has(NodeId([1; 32]), range(1)) && !standbys.has(NodeId([2; 32]), range(1))
+        );
+        let of = |ring| standbys.of(RingId([ring; 16]), range(1));
+        assert_eq!(of(9).map(|member| member.id), Some(NodeId([1; 32])));
+        assert_eq!(of(8), None, "it was not asked for that ring yet");
         standbys.retain(|_, layers| layers.first == 2);
-        assert_eq!(standbys.all(), [status(1, 2)]);
+        assert_eq!(*standbys.lock(), [kept(1, 2)]);
     }
 }

@@ -3,14 +3,16 @@
 use super::laps::Laps;
 use super::place::Layout;
 use super::recoveries::{Loss, Recoveries, Resent};
+use super::standbys::Standbys;
 use super::{LAST_WORD, SESSION_EVENTS_MAX};
+use crate::stage::feeder::Feeder;
 use crate::status::StageStatus;
 use bytes::Bytes;
 use engine::Supervisor;
-use net::{EndReason, HopReceiver, HopSender, Links};
+use net::{EndReason, HopReceiver, HopSender, Links, Net};
 use proto::ids::{NodeId, RingId, SessionId};
-use proto::member::Member;
-use proto::ring::{HopBody, RefusalCode, RingReady};
+use proto::member::{Member, Membership};
+use proto::ring::{HopBody, HopHello, RefusalCode, RingReady, SessionRef};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,6 +67,12 @@ pub struct Ring {
     /// The hop to the first stage, written by the sessions themselves: a task between would cost a wake-up a token.
     pub(super) hop: tokio::sync::Mutex<HopSender>,
     pub(super) sessions: Mutex<HashMap<SessionId, mpsc::Sender<Event>>>,
+    /// Who has stages loaded beforehand.
+    pub(super) standbys: Standbys,
+    /// Feeds who stands by for stage 1.
+    pub(super) feeder: Mutex<Option<Feeder>>,
+    /// What it takes to call somebody.
+    pub(super) feeds: (Net, Membership),
     /// A session left, and wants another ring in place of this one.
     pub(super) outlived: AtomicBool,
     /// Fires when the ring is broken.
@@ -106,6 +114,41 @@ impl Ring {
         self.stages
             .iter()
             .for_each(|stage| self.links.doubt(stage.member.id));
+    }
+
+    /// Who stands by for a stage.
+    pub(super) fn standby(&self, stage: u32) -> Option<Member> {
+        let layers = self
+            .layout
+            .split
+            .remote
+            .get(stage.checked_sub(1)? as usize)?;
+        self.standbys.of(self.id, *layers)
+    }
+
+    /// Feeds who stands by for stage 1 with what a session lacks there: the frames from a position on.
+    pub(super) fn feed(
+        &self,
+        to: &Member,
+        at: SessionRef,
+        frames: impl FnOnce(u32) -> Option<Vec<(HopBody, Bytes)>>,
+    ) {
+        let mut slot = self.feeder.lock().unwrap_or_else(PoisonError::into_inner);
+        let feeder = slot.take().filter(|feeder| feeder.feeds(to.id));
+        let mut feeder = feeder.unwrap_or_else(|| {
+            let (net, membership) = self.feeds.clone();
+            let hello = HopHello {
+                ring: self.id,
+                from_stage: 0,
+                membership,
+            };
+            Feeder::call(net, to, hello)
+        });
+        feeder.retain(|session| self.sessions().contains_key(&session));
+        if let Some(frames) = frames(feeder.fed(at)) {
+            feeder.send(at, frames);
+        }
+        *slot = Some(feeder);
     }
 
     /// Whether no stage was lost.

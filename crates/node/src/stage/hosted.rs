@@ -27,6 +27,8 @@ pub(super) struct Hosted {
     /// Once it is loaded.
     pub(super) engine: Option<StageEngine>,
     loaded: bool,
+    /// It is kept for the case that another node is lost, and has no place in the ring.
+    shadow: bool,
     /// Sessions whose caches are here.
     pub(super) sessions: Arc<AtomicU32>,
 }
@@ -49,8 +51,26 @@ impl Hosted {
             stop: CancellationToken::new(),
             engine: None,
             loaded: false,
+            shadow: false,
             sessions: Arc::default(),
         }
+    }
+
+    /// As kept for the case that its host is lost.
+    pub(super) fn shadow(self) -> Self {
+        Self {
+            shadow: true,
+            ..self
+        }
+    }
+
+    pub(super) fn is_shadow(&self) -> bool {
+        self.shadow
+    }
+
+    /// What it is kept for, if it is.
+    pub(super) fn standby(&self) -> Option<(NodeId, &OpenRing)> {
+        self.shadow.then_some((self.coordinator, &self.open))
     }
 
     pub(super) fn ring(&self) -> RingId {
@@ -90,7 +110,9 @@ impl Shelf {
     pub(super) fn put(&mut self, hosted: Hosted) -> Option<u64> {
         let key = |hosted: &Hosted| (hosted.ring(), hosted.open.stage);
         let there = self.iter().any(|other| key(other) == key(&hosted));
-        if there || self.stages.len() >= HOSTED_MAX {
+        // What is kept for a loss takes nobody's place.
+        let counts = |other: &&Hosted| hosted.shadow || !other.shadow;
+        if there || self.iter().filter(counts).count() >= HOSTED_MAX {
             return None;
         }
         self.serials += 1;
@@ -126,25 +148,53 @@ impl Shelf {
         let Some(before) = open.continues else {
             return false;
         };
-        let mut stages = self.stages.iter_mut().map(|(_, hosted)| hosted);
-        let fits = |hosted: &&mut Hosted| hosted.is_of(coordinator, before) && hosted.fits(open);
-        let Some(hosted) = stages.find(fits) else {
-            return false;
+        let fits = |hosted: &Hosted| hosted.is_of(coordinator, before) && hosted.fits(open);
+        let moved = self.hand_on(fits, Input::Move(Box::new(open.clone())), open);
+        moved.map(|hosted| hosted.shadow = false).is_some()
+    }
+
+    /// Keeps what is kept for a loss a while longer, for this ring. False when there is none that fits.
+    pub(super) fn keeps(&mut self, coordinator: NodeId, open: &OpenRing) -> bool {
+        let fits = |hosted: &Hosted| {
+            hosted.shadow && hosted.coordinator == coordinator && hosted.fits(open)
         };
-        if hosted
-            .inputs
-            .try_send(Input::Move(Box::new(open.clone())))
-            .is_err()
-        {
+        let kept = self.hand_on(fits, Input::Keep(Box::new(open.clone())), open);
+        kept.is_some()
+    }
+
+    /// Ends those that are kept for a loss and were not made for a ring in which they have a place: all, or those that have what
+    /// this coordinator asks for.
+    pub(super) fn stop_shadows(&self, of: Option<(NodeId, &OpenRing)>) {
+        let meant = |hosted: &&Hosted| match of {
+            Some((coordinator, open)) => hosted.coordinator == coordinator && hosted.fits(open),
+            None => true,
+        };
+        let shadows = self.iter().filter(|hosted| hosted.shadow);
+        shadows
+            .filter(meant)
+            .for_each(|hosted| hosted.stop.cancel());
+    }
+
+    fn hand_on(
+        &mut self,
+        fits: impl Fn(&Hosted) -> bool,
+        input: Input,
+        open: &OpenRing,
+    ) -> Option<&mut Hosted> {
+        let mut stages = self.stages.iter_mut().map(|(_, hosted)| hosted);
+        let hosted = stages.find(|hosted| fits(hosted))?;
+        if hosted.inputs.try_send(input).is_err() {
             hosted.stop.cancel();
-            return false;
+            return None;
         }
-        if hosted.former.len() == FORMER_MAX {
-            hosted.former.pop_front();
+        if hosted.open.ring != open.ring {
+            if hosted.former.len() == FORMER_MAX {
+                hosted.former.pop_front();
+            }
+            hosted.former.push_back(hosted.open.ring);
         }
-        hosted.former.push_back(hosted.open.ring);
         hosted.open = open.clone();
-        true
+        Some(hosted)
     }
 }
 

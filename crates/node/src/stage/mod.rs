@@ -6,11 +6,13 @@
 //! far it is; it loads them, compares contracts, calls the stage behind it, tells the coordinator, and then feeds a `swarm::stage` machine ([`serve`]). It ends when the
 //! coordinator closes the ring or is lost, and everything that it held goes with it: engine-host, caches, hops.
 
+pub(crate) mod feeder;
 mod hosted;
 mod neighbour;
 mod prepare;
 mod refusal;
 mod serve;
+mod shadow;
 mod standby;
 mod told;
 mod warm;
@@ -66,6 +68,8 @@ enum Input {
     Control(LinkBody),
     /// The ring goes on as another one.
     Move(Box<OpenRing>),
+    /// A coordinator wants this to be kept a while longer, for this ring.
+    Keep(Box<OpenRing>),
 }
 
 /// What every stage needs.
@@ -84,6 +88,7 @@ struct Needs {
     budget: Budget,
     warm: Arc<Warm>,
     hosted: Arc<Mutex<Shelf>>,
+    tasks: TaskTracker,
 }
 
 /// A stage's engine, for those who measure.
@@ -103,11 +108,53 @@ pub struct Stages {
     needs: Arc<Needs>,
     /// Loads of stages that are to be kept.
     loads: Arc<Semaphore>,
-    tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Needs {
+    /// Runs a stage's task until it ends or is stopped. The coordinator is told why it ended by itself.
+    fn spawn(
+        self: &Arc<Self>,
+        (coordinator, ring): (NodeId, RingId),
+        (serial, stop): (u64, CancellationToken),
+        work: impl Future<Output = Result<(), Refusal>> + Send + 'static,
+    ) {
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            let ended = tokio::select! {
+                ended = work => ended,
+                () = stop.cancelled() => Ok(()),
+            };
+            let ring = this
+                .hosted()
+                .take(serial)
+                .map_or(ring, |hosted| hosted.ring());
+            if let Err(refusal) = ended {
+                warn!(ring = %ring.short(), detail = %refusal.detail, "a stage is not hosted");
+                refuse(
+                    &this.links,
+                    coordinator,
+                    ring,
+                    refusal.code,
+                    &refusal.detail,
+                );
+            }
+        });
+    }
+
+    /// Waits until those of these stages that were stopped have let go of their engines and their memory.
+    async fn closed(&self, of: impl Fn(&Hosted) -> bool) {
+        let closing = || {
+            let hosted = self.hosted();
+            hosted
+                .iter()
+                .any(|stage| of(stage) && stage.stop.is_cancelled())
+        };
+        while closing() {
+            tokio::time::sleep(EARLY_HOP_POLL).await;
+        }
+    }
+
     fn hosted(&self) -> std::sync::MutexGuard<'_, Shelf> {
         self.hosted.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,11 +184,11 @@ impl Stages {
             budget,
             warm: Arc::default(),
             hosted: Arc::default(),
+            tasks: TaskTracker::new(),
         });
         Self {
             needs,
             loads: Arc::new(Semaphore::new(STANDBY_LOADS_MAX)),
-            tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
     }
@@ -153,7 +200,9 @@ impl Stages {
     /// What is hosted, for status.
     #[must_use]
     pub fn status(&self) -> Vec<HostingStatus> {
-        self.hosted().iter().map(Hosted::status).collect()
+        let hosted = self.hosted();
+        let serving = hosted.iter().filter(|hosted| !hosted.is_shadow());
+        serving.map(Hosted::status).collect()
     }
 
     /// The engines of what is hosted.
@@ -171,6 +220,8 @@ impl Stages {
         if self.hosted().moves(coordinator, &open) {
             return;
         }
+        // Its engine is what is asked for.
+        self.hosted().stop_shadows(Some((coordinator, &open)));
         let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
         let hosted = Hosted::new(coordinator, &open, inputs);
         let (stop, sessions) = (hosted.stop.clone(), hosted.sessions.clone());
@@ -180,22 +231,11 @@ impl Stages {
             return refuse(links, coordinator, ring, RefusalCode::NoRoom, &detail);
         };
         let this = self.clone();
-        self.tasks.spawn(async move {
-            let work = this.host(coordinator, open, (serial, sessions), inbox);
-            let ended = tokio::select! {
-                ended = work => ended,
-                () = stop.cancelled() => Ok(()),
-            };
-            let ring = this
-                .hosted()
-                .take(serial)
-                .map_or(ring, |hosted| hosted.ring());
-            if let Err(refusal) = ended {
-                warn!(ring = %ring.short(), detail = %refusal.detail, "a stage is not hosted");
-                let links = &this.needs.links;
-                refuse(links, coordinator, ring, refusal.code, &refusal.detail);
-            }
-        });
+        let work = async move {
+            this.host(coordinator, open, (serial, sessions), inbox)
+                .await
+        };
+        self.needs.spawn((coordinator, ring), (serial, stop), work);
     }
 
     /// A coordinator says something about a session of its ring. Others are not heard.
@@ -215,19 +255,6 @@ impl Stages {
         of_it.for_each(|stage| stage.stop.cancel());
     }
 
-    /// Waits until what this coordinator has closed has let go of its engine and its memory.
-    async fn closed_by(&self, coordinator: NodeId) {
-        let closing = || {
-            let hosted = self.hosted();
-            hosted
-                .iter()
-                .any(|stage| stage.coordinator == coordinator && stage.stop.is_cancelled())
-        };
-        while closing() {
-            tokio::time::sleep(EARLY_HOP_POLL).await;
-        }
-    }
-
     /// The link to a member is lost: what it coordinated ends.
     pub fn lost(&self, peer: NodeId) {
         let hosted = self.hosted();
@@ -241,6 +268,7 @@ impl Stages {
         let deadline = Instant::now() + EARLY_HOP_MAX;
         loop {
             let (ring, stage) = (hop.hello.ring, hop.hello.from_stage.saturating_add(1));
+            self.needs.shadow(hop.peer, (ring, stage));
             let inputs = self.hosted().inputs(ring, stage);
             match inputs {
                 Some(inputs) => {
@@ -259,8 +287,8 @@ impl Stages {
         self.needs.warm.close();
         self.stop.cancel();
         self.hosted().iter().for_each(|stage| stage.stop.cancel());
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.needs.tasks.close();
+        self.needs.tasks.wait().await;
     }
 }
 
@@ -282,7 +310,7 @@ impl Stages {
         let _ = needs
             .links
             .send(coordinator, LinkBody::RingLoading(open.ring));
-        self.closed_by(coordinator).await;
+        needs.closed(|stage| stage.coordinator == coordinator).await;
         let prepare = needs.prepare(coordinator, &open);
         let Some((prepared, early)) = beside(prepare, &mut inbox, &open).await? else {
             return Ok(());
@@ -334,7 +362,7 @@ async fn beside(
             Some(Input::Hop(hop)) => early = serve::admit(hop, open).await.or(early),
             Some(Input::Inlet(inlet)) => early = Some(inlet),
             // No session is open that could be meant, and who has not loaded is not moved.
-            Some(Input::Control(_) | Input::Move(_)) => {}
+            Some(Input::Control(_) | Input::Move(_) | Input::Keep(_)) => {}
             None => return Ok(None),
         }
     }

@@ -1,5 +1,6 @@
 //! Everything up to a stage that can serve: its file, its engine, the hop to the next one.
 
+use super::hosted::Hosted;
 use super::neighbour::{self, Outlet};
 use super::refusal::{Refusal, refusal};
 use super::told::Told;
@@ -108,13 +109,13 @@ impl Needs {
         match scales.weigh(&[slice], file).await {
             Ok(memory) => {
                 let bytes = memory.total_bytes();
-                let reserved = self.budget.reserve(bytes).or_else(|error| {
-                    if !makes_room {
-                        return Err(error);
-                    }
+                let mut reserved = self.budget.reserve(bytes);
+                if reserved.is_err() && makes_room {
+                    self.hosted().stop_shadows(None);
+                    self.closed(Hosted::is_shadow).await;
                     self.warm.clear();
-                    self.budget.reserve(bytes)
-                });
+                    reserved = self.budget.reserve(bytes);
+                }
                 Ok(Some(
                     reserved.map_err(|error| refusal(RefusalCode::NoRoom, error))?,
                 ))

@@ -1,8 +1,9 @@
 //! A hosted stage at work: carries out what its `swarm::stage` machine wants.
 
+use super::feeder::Feeder;
 use super::neighbour::{Frame, Inlet, Outlet};
 use super::prepare::Prepared;
-use super::warm::InUse;
+use super::warm::{InUse, STANDS_BY};
 use super::{Input, Needs, Refusal, refusal, refuse};
 use engine::{Answers, EngineError, Supervisor};
 use futures::future::BoxFuture;
@@ -10,8 +11,10 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use net::{EndReason, IncomingHop};
 use proto::host::{Answer, Trim};
 use proto::ids::{NodeId, SessionId};
+use proto::member::Member;
 use proto::ring::{
-    Contract, HopBody, LinkBody, OpenRing, OpenSession, RETAINED_BYTES_MAX, RefusalCode, RingReady,
+    Contract, HopBody, HopHello, LinkBody, NewEpoch, OpenRing, OpenSession, RETAINED_BYTES_MAX,
+    RefusalCode, RingReady, Shadow,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -48,7 +51,11 @@ pub(super) struct Serve {
     dialing: Option<BoxFuture<'static, Result<Outlet, Refusal>>>,
     /// The hop from the stage before, once it has called.
     hop: Option<Inlet>,
-    /// The ring is broken, and how long another one is waited for.
+    /// It is kept for the case that another node is lost, and has no place in the ring.
+    shadow: bool,
+    /// Feeds whoever is kept like that for the next stage.
+    feeder: Option<Feeder>,
+    /// The ring is broken, or this has no place in it, and how long another one is waited for.
     lingers: Option<Instant>,
     sessions_max: usize,
     /// A session for which there is no room yet, and until when it may wait. What closes the one before comes over
@@ -80,7 +87,23 @@ impl Serve {
         (prepared, hop): (Prepared, Option<Inlet>),
         sessions: Arc<AtomicU32>,
     ) -> Result<Self, Refusal> {
-        let host = prepared.engine.host()?;
+        let kept = (prepared.mine, prepared.in_use);
+        let mut serve = Self::shadow(needs, coordinator, open, kept, sessions)?;
+        (serve.forward, serve.hop) = (Some(prepared.hop), hop);
+        (serve.shadow, serve.lingers) = (false, None);
+        Ok(serve)
+    }
+
+    /// A stage without a place in its ring, which is kept for a while.
+    pub(super) fn shadow(
+        needs: Arc<Needs>,
+        coordinator: NodeId,
+        open: OpenRing,
+        (mine, in_use): (Contract, InUse),
+        sessions: Arc<AtomicU32>,
+    ) -> Result<Self, Refusal> {
+        let engine = in_use.engine().clone();
+        let host = engine.host()?;
         let plan = StagePlan {
             ring: open.ring,
             stage: open.stage,
@@ -95,14 +118,16 @@ impl Serve {
             needs,
             coordinator,
             machine,
-            mine: prepared.mine,
+            mine,
             host: Some(host.serial()),
-            engine: prepared.engine,
-            _in_use: prepared.in_use,
-            forward: Some(prepared.hop),
+            engine,
+            _in_use: in_use,
+            forward: None,
             dialing: None,
-            hop,
-            lingers: None,
+            hop: None,
+            shadow: true,
+            feeder: None,
+            lingers: Some(Instant::now() + STANDS_BY),
             sessions_max: open.sessions_max as usize,
             open,
             held: None,
@@ -141,6 +166,9 @@ impl Serve {
                     None
                 }
                 () = over(self.lingers) => {
+                    if self.shadow {
+                        return Ok(());
+                    }
                     let detail = "no ring went on for the one that broke";
                     return Err(refusal(RefusalCode::SuccessorLost, detail));
                 }
@@ -170,12 +198,61 @@ impl Serve {
     /// Does what the task is told; what concerns a session is an event of the machine.
     async fn told(&mut self, input: Input) -> Option<Event> {
         match input {
+            Input::Control(LinkBody::Shadow(wanted)) => self.feed(&wanted),
             Input::Control(body) => return control(body, self.open.stage),
             Input::Inlet(inlet) => (self.hop, self.held) = (Some(inlet), None),
             Input::Move(open) => self.move_to(*open),
+            Input::Keep(open) => self.keep_for(*open),
             Input::Hop(hop) => self.accept(hop).await,
         }
         None
+    }
+
+    /// Nobody relies on this yet, and somebody wants it to be there for a while longer; perhaps for another ring, in which others
+    /// feed it.
+    fn keep_for(&mut self, open: OpenRing) {
+        if !self.shadow {
+            return;
+        }
+        self.lingers = Some(Instant::now() + STANDS_BY);
+        let moved = self.machine.move_to(open.ring, open.stage, open.stages);
+        if open.ring != self.open.ring && moved.is_ok() {
+            (self.hop, self.held) = (None, None);
+            self.open = open;
+        }
+    }
+
+    /// Feeds whoever is kept for the next stage.
+    fn feed(&mut self, wanted: &Shadow) {
+        if self.shadow || wanted.stage != self.open.stage {
+            return;
+        }
+        let feeder = self
+            .feeder
+            .take()
+            .filter(|feeder| feeder.feeds(wanted.to.id));
+        let mut feeder = feeder.unwrap_or_else(|| self.feeder(&wanted.to));
+        feeder.retain(|session| self.machine.view(session).is_some());
+        let fed = feeder.fed(wanted.at);
+        if let Some(frames) = self.machine.shadow(wanted.at, fed, wanted.until) {
+            feeder.send(wanted.at, frames);
+        }
+        self.feeder = Some(feeder);
+    }
+
+    fn feeder(&self, to: &Member) -> Feeder {
+        let (ring, from_stage, me) = (self.open.ring, self.open.stage, self.needs.net.id());
+        if to.id == me {
+            let outlet = self.needs.own_shadow(me, (ring, from_stage + 1));
+            return Feeder::over(me, std::future::ready(outlet));
+        }
+        let membership = self.needs.membership.clone();
+        let hello = HopHello {
+            ring,
+            from_stage,
+            membership,
+        };
+        Feeder::call(self.needs.net.clone(), to, hello)
     }
 
     /// A frame came from the stage before, or the hop ended.
@@ -185,7 +262,7 @@ impl Serve {
                 self.held = Some((open, Instant::now() + ROOM_WAIT_MAX));
                 None
             }
-            Ok((HopBody::Open(open), _)) => Some(Event::Open(open)),
+            Ok((HopBody::Open(open), _)) => Some(self.opens(open)),
             Ok((HopBody::Rows(rows), payload)) => Some(Event::Rows { rows, payload }),
             Err(reason) => {
                 tracing::debug!(%reason, "the hop from the stage before ended");
@@ -195,6 +272,20 @@ impl Serve {
         }
     }
 
+    /// A session begins, or goes on under another epoch: a shadow is not told by the coordinator.
+    fn opens(&self, open: OpenSession) -> Event {
+        let known = self.machine.view(open.session);
+        if self.shadow && known.is_some_and(|known| known.epoch < open.epoch) {
+            return Event::Epoch(NewEpoch {
+                ring: self.open.ring,
+                session: open.session,
+                epoch: open.epoch,
+                positions_max: None,
+            });
+        }
+        Event::Open(open)
+    }
+
     /// The ring goes on as another: the same stage, other neighbours. Nothing of the old ones counts any more.
     fn move_to(&mut self, open: OpenRing) {
         let moved = self.machine.move_to(open.ring, open.stage, open.stages);
@@ -202,6 +293,7 @@ impl Serve {
             return self.let_go(&refusal(RefusalCode::BadShape, error));
         }
         (self.forward, self.hop, self.held, self.lingers) = (None, None, None, None);
+        (self.shadow, self.feeder) = (false, None);
         let (needs, wanted) = (self.needs.clone(), open.clone());
         self.dialing = Some(Box::pin(async move { needs.call_successor(&wanted).await }));
         self.open = open;
@@ -269,6 +361,8 @@ impl Serve {
                             host.drop_session(session);
                         }
                     }
+                    // Nobody waits for a shadow, or minds its faults.
+                    Effect::Tell(_) if self.shadow => {}
                     Effect::Tell(body) => {
                         // A lost link to the coordinator ends this task.
                         let _ = self.needs.links.send(self.coordinator, body);

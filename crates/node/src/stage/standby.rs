@@ -1,5 +1,6 @@
 //! Stages that are loaded beforehand, in case that their host is lost.
 
+use super::hosted::Hosted;
 use super::prepare::Engine;
 use super::refusal::Refusal;
 use super::warm::{Loaded, STANDS_BY, Standby, Warm};
@@ -18,16 +19,9 @@ impl Stages {
         let Ok(turn) = self.loads.clone().try_acquire_owned() else {
             return;
         };
-        self.tasks.spawn(async move {
-            let standby = Standby {
-                coordinator,
-                ring: open.ring,
-                stage: open.stage,
-                layers: open.contract.layers,
-                model: open.model_name.clone(),
-            };
+        self.needs.tasks.spawn(async move {
             let kept = tokio::select! {
-                kept = this.keep(&open, standby) => kept,
+                kept = this.keep(coordinator, &open) => kept,
                 () = this.stop.cancelled() => return,
             };
             drop(turn);
@@ -43,15 +37,22 @@ impl Stages {
         });
     }
 
-    async fn keep(&self, open: &OpenRing, standby: Standby) -> Result<(), Refusal> {
+    async fn keep(&self, coordinator: NodeId, open: &OpenRing) -> Result<(), Refusal> {
         check(open)?;
         let needs = &self.needs;
-        let serves = needs.rooms.serves(standby.coordinator);
+        let serves = needs.rooms.serves(coordinator);
         serves.map_err(|why| refusal(RefusalCode::OtherRoom, why))?;
+        if self.hosted().keeps(coordinator, open) {
+            return Ok(());
+        }
+        let standby = Standby {
+            coordinator,
+            open: Box::new(open.clone()),
+        };
         if Warm::renew(&needs.warm, open, &standby) {
             return Ok(());
         }
-        let Engine { engine, memory, .. } = needs.engine(standby.coordinator, open, false).await?;
+        let Engine { engine, memory, .. } = needs.engine(coordinator, open, false).await?;
         info!(ring = %open.ring.short(), stage = open.stage, layers = %open.contract.layers, "stands by");
         let loaded = Loaded::new(open, engine, memory, Some(standby));
         Warm::put(&needs.warm, loaded, STANDS_BY);
@@ -61,13 +62,20 @@ impl Stages {
     /// What is kept for coordinators, for status.
     #[must_use]
     pub fn standing_by(&self) -> Vec<StandbyStatus> {
-        let all = self.needs.warm.standbys().into_iter();
-        let status = |standby: Standby| StandbyStatus {
-            node: standby.coordinator,
-            stage: standby.stage,
-            layers: standby.layers,
-            model: standby.model,
-        };
-        all.map(status).collect()
+        let hosted = self.hosted();
+        let shadows = hosted.iter().filter_map(Hosted::standby);
+        let shadows = shadows.map(|(coordinator, open)| status(coordinator, open));
+        let kept = self.needs.warm.standbys().into_iter();
+        let kept = kept.map(|standby| status(standby.coordinator, &standby.open));
+        shadows.chain(kept).collect()
+    }
+}
+
+fn status(coordinator: NodeId, open: &OpenRing) -> StandbyStatus {
+    StandbyStatus {
+        node: coordinator,
+        stage: open.stage,
+        layers: open.contract.layers,
+        model: open.model_name.clone(),
     }
 }

@@ -3,7 +3,6 @@
 
 use engine::Supervisor;
 use proto::ids::{NodeId, RingId};
-use proto::model::LayerRange;
 use proto::ring::{Contract, OpenRing, STANDBY_MS};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -66,15 +65,12 @@ pub(super) struct Warm {
 }
 
 /// An engine that is kept for a coordinator.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Standby {
     /// Who asked for it.
     pub(super) coordinator: NodeId,
-    /// The ring and the stage in it.
-    pub(super) ring: RingId,
-    pub(super) stage: u32,
-    pub(super) layers: LayerRange,
-    pub(super) model: String,
+    /// What it would be asked.
+    pub(super) open: Box<OpenRing>,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +100,13 @@ impl InUse {
             loaded: Some(Loaded::new(open, engine, memory, None)),
             warm: warm.clone(),
         }
+    }
+}
+
+impl InUse {
+    pub(super) fn engine(&self) -> &Arc<Supervisor> {
+        let loaded = self.loaded.as_ref();
+        &loaded.expect("taken only when this is dropped").engine
     }
 }
 
@@ -142,6 +145,29 @@ impl Warm {
     pub(super) fn clear(&self) {
         let engines = std::mem::take(&mut self.shelf().engines);
         drop(engines);
+    }
+
+    /// Takes what is kept for a stage of this ring, if it is this member that would feed it: for whom, what for, and the engine.
+    pub(super) fn shadow(
+        &self,
+        warm: &Arc<Self>,
+        (ring, stage): (RingId, u32),
+        predecessor: NodeId,
+    ) -> Option<(NodeId, OpenRing, InUse)> {
+        let kept = |(_, loaded): &(u64, Loaded)| {
+            let standby = loaded.standby.as_ref();
+            standby.is_some_and(|by| {
+                (by.open.ring, by.open.stage, by.open.predecessor) == (ring, stage, predecessor)
+            })
+        };
+        let mut shelf = self.shelf();
+        let at = shelf.engines.iter().position(kept)?;
+        let (_, mut loaded) = shelf.engines.remove(at);
+        drop(shelf);
+        let Standby { coordinator, open } = loaded.standby.take()?;
+        let loaded = Some(loaded);
+        let warm = warm.clone();
+        Some((coordinator, *open, InUse { loaded, warm }))
     }
 
     /// From now on nothing is kept.

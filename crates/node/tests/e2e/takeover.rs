@@ -69,12 +69,23 @@ impl Ring {
 
     /// Does something to the host of a stage in the middle of an answer, and expects that the answer is as ever.
     async fn strikes(&mut self, stage: usize, question: Value, strike: impl FnOnce(&mut Node)) {
+        self.strikes_after(20, stage, question, strike).await;
+    }
+
+    /// The same, once the answer has so many tokens.
+    async fn strikes_after(
+        &mut self,
+        tokens: usize,
+        stage: usize,
+        question: Value,
+        strike: impl FnOnce(&mut Node),
+    ) {
         let expected = self.undisturbed(&question).await;
         self.stood_by().await;
         let before = self.stages();
         let at = self.host_of(stage);
         let mut stream = self.a.client().open(question).await.unwrap();
-        let begun = stream.texts(20).await;
+        let begun = stream.texts(tokens).await;
         strike(&mut self.hosts[at]);
         let rest = stream.answer().await.unwrap();
         assert_eq!(begun + &rest.text, expected.text);
@@ -85,7 +96,7 @@ impl Ring {
         self.only_the_place_was_rebuilt(stage);
     }
 
-    /// Whoever was not lost computed nothing a second time, and the one in the lost place all that had gone through it.
+    /// Whoever was not lost computed nothing a second time.
     fn only_the_place_was_rebuilt(&self, stage: usize) {
         let recovery = self.a.status().recoveries.pop().unwrap();
         assert_eq!(recovery.stage as usize, stage + 1, "{recovery:?}");
@@ -93,7 +104,7 @@ impl Ring {
         assert!(recovery.formed_ms.is_some(), "{recovery:?}");
         assert_eq!((recovery.rows_recomputed, recovery.sessions), (0, 1));
         for (at, rebuilt) in recovery.stages.iter().enumerate() {
-            assert_eq!(rebuilt.replayed > 0, at == stage, "{recovery:?}");
+            assert!(rebuilt.replayed == 0 || at == stage, "{recovery:?}");
         }
         eprintln!("{recovery:?}");
     }
@@ -106,8 +117,29 @@ async fn a_killed_stage_is_taken_over_by_a_spare_node() {
     ring.strikes(0, greedy("hello", TOKENS), Node::kill9).await;
     ring.strikes(1, seeded("hello", 7, TOKENS), Node::kill9)
         .await;
+    let recovery = ring.a.status().recoveries.pop().unwrap();
+    assert!(recovery.rows_replayed > 0, "{recovery:?}");
     let dead = ring.hosts.iter().filter(|host| !lives(host.pid)).count();
     assert_eq!((dead, ring.stages().len()), (2, 2));
+}
+
+#[tokio::test]
+async fn who_stands_by_for_a_long_answer_has_its_caches_already() {
+    /// Rows that may lack: those of the last feed, and what the one before it was still computing.
+    const LACKING_MAX: u64 = 120;
+    let dir = tempfile::tempdir().unwrap();
+    for (hosts, stage) in [
+        (&["b", "c", "d"][..], 0),
+        (&["b", "c", "d"], 1),
+        (&["b", "c"], 1),
+    ] {
+        let mut ring = Ring::form(dir.path(), hosts).await;
+        let long = greedy(&"hello".repeat(300), TOKENS);
+        ring.strikes_after(100, stage, long, Node::kill9).await;
+        let recovery = ring.a.status().recoveries.pop().unwrap();
+        let replayed = recovery.stages[stage].replayed;
+        assert!(replayed <= LACKING_MAX, "{hosts:?} {recovery:?}");
+    }
 }
 
 #[tokio::test]

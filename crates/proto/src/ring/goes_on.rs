@@ -2,6 +2,7 @@
 
 use super::SessionRef;
 use crate::ids::{RingId, SessionId};
+use crate::member::Member;
 use minicbor::{CborLen, Decode, Encode};
 
 /// A session's next epoch.
@@ -33,6 +34,24 @@ impl NewEpoch {
             epoch: self.epoch,
         }
     }
+}
+
+/// Whom a stage feeds beside the next one.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(map)]
+pub struct Shadow {
+    /// The session, at its epoch.
+    #[n(0)]
+    pub at: SessionRef,
+    /// Which stage is meant, from 1: the one that sends. A node may host several.
+    #[n(1)]
+    pub stage: u32,
+    /// Who stands by for the stage behind it.
+    #[n(2)]
+    pub to: Member,
+    /// The first position that need not be sent.
+    #[n(3)]
+    pub until: u32,
 }
 
 /// How a session goes on at a stage.

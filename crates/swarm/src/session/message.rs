@@ -236,6 +236,12 @@ pub enum Effect {
     Suspect(Suspicion),
     /// A lap lasts longer than usual: ask every stage for a sign of life.
     Doubt,
+    /// To compute the session again would take long: whoever stands by for a stage may be fed what all rows before this position
+    /// were made of, with [`super::Session::shadow`] and [`crate::stage::Stage::shadow`].
+    Shadow {
+        /// The first row that is not meant.
+        until: u32,
+    },
     /// The session goes on, and this is what it takes.
     Resumed(Rebuild),
     /// The session left its ring for this reason. Find it another ([`Event::Rejoin`]), or say that there is none

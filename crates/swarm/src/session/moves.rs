@@ -22,7 +22,7 @@ impl Session {
     pub(super) fn strand(&mut self, fault: SessionFault, out: &mut Vec<Effect>) {
         self.moves += 1;
         self.flight.clear();
-        self.suspected = false;
+        (self.suspected, self.shadowed) = (false, 0);
         self.phase = Phase::Stranded(fault.clone());
         out.push(Effect::Strand(fault));
     }

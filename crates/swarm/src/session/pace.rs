@@ -14,7 +14,7 @@ pub const PREFILL_LIMIT_MS: u64 = 60_000;
 /// The shortest time after which a lap that lasts makes peers be asked for a sign of life, in milliseconds.
 pub const DOUBT_FLOOR_MS: u64 = 120;
 /// The longest. It is asked for again as often as that, for as long as nothing moves.
-pub const DOUBT_CEILING_MS: u64 = 400;
+pub const DOUBT_CEILING_MS: u64 = 250;
 /// A lap is suspicious after so many times its usual duration.
 pub const DEADLINE_FACTOR: u64 = 3;
 
@@ -69,16 +69,31 @@ pub(super) struct Pace {
     /// In units of 1/8 ms, so that whole numbers do.
     prefill: Option<u64>,
     decode: Option<u64>,
+    /// Of one row in a lap, in units of 1/8 µs: of laps with several, once there was one.
+    row: Option<(StepKind, u64)>,
 }
 
 impl Pace {
-    pub(super) fn observe(&mut self, kind: StepKind, lap_ms: u64) {
+    pub(super) fn observe(&mut self, rows: u32, lap_ms: u64) {
+        let kind = StepKind::of(rows);
         let slot = match kind {
             StepKind::Prefill => &mut self.prefill,
             StepKind::Decode => &mut self.decode,
         };
         let lap_ms = lap_ms.min(kind.limit_ms(1));
-        *slot = Some(slot.map_or(lap_ms * SMOOTHING, |old| old - old / SMOOTHING + lap_ms));
+        *slot = Some(smooth(*slot, lap_ms));
+        let row_us = lap_ms * 1_000 / u64::from(rows.max(1));
+        self.row = match self.row {
+            Some((StepKind::Prefill, _)) if kind == StepKind::Decode => self.row,
+            Some((known, old)) if known == kind => Some((kind, smooth(Some(old), row_us))),
+            _ => Some((kind, smooth(None, row_us))),
+        };
+    }
+
+    /// How long a stage takes at most for so many rows again, in milliseconds: no longer than all stages did.
+    pub(super) fn again_ms(&self, rows: u32) -> u64 {
+        let row_us = self.row.map_or(0, |(_, eighths)| eighths / SMOOTHING);
+        u64::from(rows).saturating_mul(row_us) / 1_000
     }
 
     pub(super) fn smoothed_ms(&self, kind: StepKind) -> Option<u64> {
@@ -92,7 +107,7 @@ impl Pace {
     /// How long a lap may last until peers are asked for a sign of life: 3 × smoothed, within bounds. To ask costs a packet each
     /// way, so that a wrong guess does no harm.
     pub(super) fn doubt_ms(&self, kind: StepKind) -> u64 {
-        let usual = self.smoothed_ms(kind).unwrap_or(DOUBT_CEILING_MS);
+        let usual = self.smoothed_ms(kind).unwrap_or(0);
         (DEADLINE_FACTOR * usual).clamp(DOUBT_FLOOR_MS, DOUBT_CEILING_MS)
     }
 
@@ -103,6 +118,10 @@ impl Pace {
     }
 }
 
+fn smooth(before: Option<u64>, value: u64) -> u64 {
+    before.map_or(value * SMOOTHING, |old| old - old / SMOOTHING + value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,7 +130,8 @@ mod tests {
     fn deadlines_follow_the_laps() {
         fn check(kind: StepKind, laps_ms: &[u64], smoothed: Option<u64>, deadline: u64) {
             let mut pace = Pace::default();
-            laps_ms.iter().for_each(|&lap| pace.observe(kind, lap));
+            let rows = if kind == StepKind::Decode { 1 } else { 256 };
+            laps_ms.iter().for_each(|&lap| pace.observe(rows, lap));
             assert_eq!(pace.smoothed_ms(kind), smoothed, "{kind} {laps_ms:?}");
             assert_eq!(pace.deadline_ms(kind), deadline, "{kind} {laps_ms:?}");
         }
@@ -129,21 +149,31 @@ mod tests {
     fn doubts_come_soon_and_within_bounds() {
         fn check(laps_ms: &[u64], expected: u64) {
             let mut pace = Pace::default();
-            laps_ms
-                .iter()
-                .for_each(|&lap| pace.observe(StepKind::Decode, lap));
+            laps_ms.iter().for_each(|&lap| pace.observe(1, lap));
             assert_eq!(pace.doubt_ms(StepKind::Decode), expected, "{laps_ms:?}");
         }
-        check(&[], 400);
+        check(&[], 120);
         check(&[10], 120);
         check(&[70], 210);
-        check(&[1_000], 400);
+        check(&[1_000], 250);
+    }
+
+    #[test]
+    fn rows_of_a_prompt_say_how_long_a_replay_takes() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.again_ms(1_000), 0, "nothing is known");
+        pace.observe(1, 8);
+        assert_eq!(pace.again_ms(100), 800);
+        pace.observe(100, 250);
+        pace.observe(1, 8);
+        assert_eq!(pace.again_ms(100), 250, "single rows take longer");
+        assert_eq!(pace.again_ms(u32::MAX), u64::from(u32::MAX) * 2_500 / 1_000);
     }
 
     #[test]
     fn kinds_do_not_mix() {
         let mut pace = Pace::default();
-        pace.observe(StepKind::of(256), 9_000);
+        pace.observe(256, 9_000);
         assert_eq!(pace.smoothed_ms(StepKind::of(1)), None);
     }
 }

@@ -1,6 +1,6 @@
 //! What peers send: frames that come back, failures.
 
-use super::{PeerFault, ReturnFault, Session, SessionFault, Span, StepKind};
+use super::{PeerFault, ReturnFault, Session, SessionFault, Span};
 use crate::frame::{Shape, clean};
 use bytes::Bytes;
 use proto::ring::{RefusalCode, Rows, RowsKind, SessionFailed};
@@ -66,7 +66,7 @@ impl Session {
             }
             if sent.end() == span.end() && !self.rebuilding {
                 let lap_ms = now_ms.saturating_sub(sent_ms.max(self.moved_ms));
-                self.pace.observe(StepKind::of(sent.rows), lap_ms);
+                self.pace.observe(sent.rows, lap_ms);
             }
         }
         (self.moved_ms, self.rebuilding) = (now_ms, false);

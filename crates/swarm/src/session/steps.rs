@@ -42,6 +42,7 @@ impl Session {
         }
         if self.phase != Phase::Over {
             out.extend(self.next_tail());
+            out.extend(self.next_shadow());
         }
     }
 

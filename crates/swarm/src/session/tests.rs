@@ -208,6 +208,7 @@ fn word(effect: &Effect) -> String {
         },
         Effect::Token(drawn) => format!("token:{}", drawn.position),
         Effect::Suspect(s) => format!("suspect:{}>{}", s.waited_ms, s.deadline_ms),
+        Effect::Shadow { until } => format!("shadow<{until}"),
         Effect::Strand(_) => "strand".into(),
         Effect::TrimCaches { length } => format!("trim:{length}"),
         Effect::DropCaches => "drop".into(),

@@ -1,11 +1,12 @@
 //! One session at a stage: what it holds, and the judgement of frames.
 
 use super::message::{Compute, StagePlan, StageView};
-use crate::frame::{chunk_of, frame_rows, last_row, row_bytes};
+use crate::frame::{chunk_of, last_row, row_bytes};
 use crate::retained::{Record, Retained};
+use crate::shadow;
 use bytes::Bytes;
 use proto::ids::Hash;
-use proto::ring::{OpenSession, RETAINED_BYTES_MAX, RefusalCode, Rows, RowsKind};
+use proto::ring::{HopBody, OpenSession, RETAINED_BYTES_MAX, RefusalCode, Rows, RowsKind};
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
@@ -168,16 +169,24 @@ impl Entry {
         wanted: u32,
         embedding_length: u32,
     ) -> Vec<(u32, u32, Bytes)> {
-        let grid = frame_rows(embedding_length);
-        let (mut at, mut frames) = (from, Vec::new());
-        while at < self.length {
-            let end = (at + grid - at % grid).min(self.length);
-            let end = if at < wanted { end.min(wanted) } else { end };
-            let rows = end - at;
-            frames.push((at, rows, self.retained.rows(at, rows, embedding_length)));
-            at = end;
-        }
-        frames
+        let wanted = wanted.clamp(from, self.length.max(from));
+        let frames = |from, until| self.retained.frames(from, until, embedding_length);
+        [frames(from, wanted), frames(wanted, self.length)].concat()
+    }
+
+    /// What whoever stands by for the next stage lacks, if it has the rows before `from`.
+    pub(super) fn shadow(
+        &self,
+        stage: u32,
+        (from, until): (u32, u32),
+        embedding_length: u32,
+    ) -> Option<Vec<(HopBody, Bytes)>> {
+        let open = OpenSession {
+            epoch: self.epoch,
+            ..self.open
+        };
+        let span = (from, until.min(self.length));
+        shadow::frames(&self.retained, (open, stage), span, embedding_length)
     }
 
     /// The engine's caches are gone.

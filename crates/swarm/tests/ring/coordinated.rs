@@ -54,6 +54,10 @@ struct Outcome {
     from_tokens: usize,
     replayed: usize,
     survivors: usize,
+    /// Shadows that had all that they were to have.
+    shadowed: usize,
+    /// Rows that who took over had already.
+    spared: usize,
     /// Rows computed twice by stages that had them.
     recomputed: usize,
     /// The same, as the session said beforehand.
@@ -332,6 +336,24 @@ impl World {
         }
     }
 
+    /// Feeds who stands by for each stage, or does not get round to it.
+    fn shadow(&mut self, until: u32) -> Result<(), String> {
+        let at = self.session.at();
+        for stage in 0..self.ring.stages.len() {
+            let from = self.ring.fed(stage, at.epoch);
+            let frames = match stage.checked_sub(1) {
+                None => self.session.shadow(from, until),
+                Some(before) if self.ring.dead().contains(&before) => None,
+                Some(before) => self.ring.stages[before].shadow(at, from, until),
+            };
+            if let Some(frames) = frames.filter(|_| !self.ring.rng.once_in(3)) {
+                let rows = self.ring.feed(stage, at.epoch, frames)?;
+                self.outcome.shadowed += usize::from(rows == until);
+            }
+        }
+        Ok(())
+    }
+
     fn rebuilt(&mut self, rebuild: &Rebuild) {
         self.outcome.rebuilds += 1;
         self.outcome.from_tokens += usize::from(rebuild.from_tokens);
@@ -411,6 +433,7 @@ impl World {
                 }
                 Effect::Token(drawn) => self.outcome.tokens.push(drawn.token),
                 Effect::Suspect(_) | Effect::Doubt => {}
+                Effect::Shadow { until } => self.shadow(until)?,
                 Effect::Resumed(rebuild) => self.rebuilt(&rebuild),
                 Effect::TrimCaches { length } => self.ring.call(0, Call::Trim(length)),
                 Effect::Strand(_) => {
@@ -437,6 +460,7 @@ impl World {
     fn check_end(&mut self) -> Result<(), String> {
         self.outcome.now_ms = self.ring.now_ms;
         self.outcome.recomputed = self.ring.recomputed;
+        self.outcome.spared = self.ring.spared as usize;
         // A stage may be lost before it did what was settled.
         if self.ring.recomputed > self.outcome.announced {
             return Err(format!("{:?}", self.outcome));
@@ -489,6 +513,8 @@ fn tokens_equal_those_of_one_machine() {
         ("replayed rows", sum(|o| o.replayed)),
         ("cancellations", sum(|o| o.cancels)),
         ("acknowledgements", sum(|o| o.acks)),
+        ("shadows", sum(|o| o.shadowed)),
+        ("rows that were there at a takeover", sum(|o| o.spared)),
         ("answers ended by the model", ended(FinishReason::End)),
         ("answers ended by the limit", ended(FinishReason::Length)),
         ("answers ended by the context", ended(FinishReason::Context)),

@@ -11,6 +11,7 @@ mod engine;
 mod rewinds;
 mod ring;
 mod rng;
+mod shadow;
 
 use std::ops::Range;
 

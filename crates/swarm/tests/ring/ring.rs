@@ -2,6 +2,7 @@
 
 use crate::engine::{EMBEDDING_LENGTH, Part, from_bytes, to_bytes};
 use crate::rng::Rng;
+use crate::shadow::Shadow;
 use bytes::Bytes;
 use proto::host::Run;
 use proto::ids::{RingId, SessionId};
@@ -93,10 +94,14 @@ pub(crate) struct Ring {
     /// How long they are now.
     lengths: Vec<u32>,
     /// All layers, undisturbed.
-    truth: Part,
+    pub(crate) truth: Part,
+    /// Who stands by for each stage, once it was fed.
+    pub(crate) shadows: Vec<Option<Shadow>>,
+    /// Rows that those had who took over.
+    pub(crate) spared: u32,
 }
 
-fn plan(ring: RingId, stage: usize, stages: usize) -> StagePlan {
+pub(crate) fn plan(ring: RingId, stage: usize, stages: usize) -> StagePlan {
     StagePlan {
         ring,
         stage: stage as u32 + 1,
@@ -125,6 +130,8 @@ impl Ring {
             held: Vec::new(),
             lengths: Vec::new(),
             truth,
+            shadows: Vec::new(),
+            spared: 0,
         };
         ring.furnish(layers);
         ring
@@ -139,6 +146,7 @@ impl Ring {
         self.lanes = vec![VecDeque::new(); 4 * (stages + 1)];
         self.logs = vec![VecDeque::new(); stages + 1];
         self.dead = vec![false; stages];
+        self.shadows = layers.iter().map(|_| None).collect();
         (self.held, self.lengths) = (vec![0; stages], vec![0; stages]);
     }
 
@@ -198,12 +206,22 @@ impl Ring {
                 continue;
             }
             self.kill(at);
+            self.dead[at] = false;
+            if let Some(shadow) = self.shadows[at].take().filter(|_| !self.rng.once_in(4)) {
+                (self.stages[at], self.parts[at]) = (shadow.stage, shadow.part);
+                let length = self.parts[at].length();
+                (self.held[at], self.lengths[at]) = (length, length);
+                self.spared += length;
+                let moved = self.stages[at].move_to(id, at as u32 + 1, stages as u32);
+                moved.expect("there is such a stage");
+                continue;
+            }
             let layers = self.parts[at].layers();
             self.stages[at] = Stage::new(plan(id, at, stages)).expect("the plan is sound");
             self.parts[at] = Part::new(layers);
-            self.dead[at] = false;
             (self.held[at], self.lengths[at]) = (0, 0);
         }
+        self.move_shadows(id);
         (id, zombies)
     }
 

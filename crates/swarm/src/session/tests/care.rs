@@ -112,7 +112,8 @@ fn signs_of_life_are_asked_for_while_nothing_moves() {
     let mut rig = Rig::new(plan(3, 9));
     sent(&mut rig);
     (0..9).for_each(|_| rig.wait(100));
-    assert_eq!(rig.doubts, [400, 800], "nobody knows how long a lap takes");
+    let early = [200, 300, 400, 500, 600, 800, 900];
+    assert_eq!(rig.doubts, early, "nobody knows how long a lap takes");
     rig.now_ms = 1_000;
     rig.back();
     rig.token(0, 3, false, true);
@@ -122,4 +123,47 @@ fn signs_of_life_are_asked_for_while_nothing_moves() {
     rig.doubts.clear();
     (0..5).for_each(|_| rig.wait(60));
     assert_eq!(rig.doubts, [1_140, 1_260], "laps take 20 ms");
+}
+
+#[test]
+fn standbys_are_fed_once_a_rebuild_would_take_long() {
+    let mut rig = Rig::new(plan(300, 99));
+    rig.start();
+    rig.head(0, 256);
+    rig.head(256, 44);
+    let shadows = |rig: &Rig| -> Vec<String> {
+        let words = rig.log.iter().filter(|word| word.starts_with("shadow"));
+        words.cloned().collect()
+    };
+    rig.now_ms = 200;
+    rig.back();
+    assert!(shadows(&rig).is_empty(), "256 rows again take 200 ms");
+    rig.now_ms = 450;
+    rig.back();
+    assert_eq!(shadows(&rig), ["shadow<300"]);
+    let frames = rig.session.shadow(0, 300).unwrap();
+    let heads: Vec<_> = frames.iter().map(|(head, _)| head.clone()).collect();
+    let [
+        HopBody::Open(open),
+        HopBody::Rows(first),
+        HopBody::Rows(second),
+    ] = &heads[..]
+    else {
+        panic!("{heads:?}");
+    };
+    assert_eq!((open.epoch, open.positions_max), (1, 399));
+    let span = |rows: &Rows| (rows.position, rows.rows, rows.kind);
+    assert_eq!(span(first), (0, 256, RowsKind::Replay));
+    assert_eq!(span(second), (256, 44, RowsKind::Replay));
+    rig.tail(0);
+    let mut at = 256;
+    for position in 300..364 {
+        rig.token(at, position, false, true);
+        rig.now_ms += 5;
+        rig.back();
+        at = position;
+    }
+    assert_eq!(shadows(&rig), ["shadow<300", "shadow<332", "shadow<364"]);
+    let frames = rig.session.shadow(332, 364).unwrap();
+    assert_eq!(frames.len(), 2, "what it has is not sent again");
 }
