@@ -21,7 +21,8 @@
 //! | replay of rows that are here | ignored: they only rebuild caches further up |
 //! | session closed | ignored: it was on its way when the session ended |
 //!
-//! A new epoch aborts what is queued or being computed and leaves the committed rows. Until the first frame is taken
+//! A new epoch aborts what is queued or being computed and leaves the committed rows; but what the engine makes of replayed rows is kept,
+//! where the session goes on over another ring and can use it. Until the first frame is taken
 //! under it, a frame before `length` that is no exact repeat trims the cache to its position instead of being refused: that is how a coordinator
 //! takes rejected rows back. When stages may be new ([`NewEpoch::positions_max`](proto::ring::NewEpoch)), frames wait until the
 //! coordinator has said what stays here and what the next stage lacks ([`Event::Resume`]): retained outputs go out again from
@@ -352,15 +353,19 @@ impl Stage {
         let Some(entry) = self.entry_computing(session, at) else {
             return;
         };
+        let epoch = entry.epoch();
         let rows = entry.computing_rows().expect("a frame is being computed");
         if let Err(fault) = check_payload(&output, rows.rows, plan.embedding_length, plan.stage) {
             let length = entry.view().length;
             out.push(Effect::TrimCache { session, length });
             return self.engine_failed(session, &fault.to_string(), out);
         }
+        if entry.is_early(&output) {
+            return;
+        }
         entry.commit(output.clone(), plan.retained_bytes_max);
         let compute = entry.next_compute();
-        out.extend(forward(&plan, entry, at.0, &rows, output));
+        out.extend(forward(&plan, entry, epoch, &rows, output));
         out.extend(compute.map(Effect::Compute));
     }
 

@@ -23,6 +23,8 @@ const SEED: u64 = 6;
 const WHOLE_MAX: Duration = Duration::from_secs(90);
 /// How long a coordinator has to take a member that came back into its ring by itself; then it is started again.
 const REGROW_MAX: Duration = Duration::from_secs(2);
+/// How long members have to stand by for stages before the next kill.
+const STANDBYS_MAX: Duration = Duration::from_secs(8);
 /// Rest before the next question, so that what was loaded last is idle.
 const REST: Duration = Duration::from_millis(300);
 
@@ -193,6 +195,14 @@ impl Nodes {
             }
             Ok(None)
         })?;
+        // Where memory does not allow it, nobody stands by.
+        let _ = wait::until(STANDBYS_MAX, "each stage has a standby", || {
+            started.check()?;
+            let status = self.coordinator.status()?;
+            let standbys = status["ring"]["standbys"].as_array();
+            let have = standbys.map_or(0, Vec::len);
+            Ok((have as u32 >= self.shape.stages).then_some(()))
+        });
         started.pause(REST)
     }
 

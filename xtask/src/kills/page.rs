@@ -106,7 +106,7 @@ const METHOD: &str = "\
 Each kill is drawn from a seed: the ring, the stage whose node gets SIGKILL, when, the question, greedy or seeded sampling, and up \
 to 1,000 tokens of reply. Nodes have a network namespace and one thread each, the links between them are this repository's own \
 (crate `lab`), with no delay. The model is the starter in exact mode. Who was killed starts again with its own data before the next \
-kill; all others stay. A reply is *equal* when every token's bytes and the last bit of its probability are those of the same reply by the whole model \
+kill; all others stay, and have up to 8 s to stand by for stages. A reply is *equal* when every token's bytes and the last bit of its probability are those of the same reply by the whole model \
 on one node that nothing disturbs, none twice and none missing, and the text is what the bytes say. The *gap* is the longest pause of the \
 client's stream from the kill on, in milliseconds; in a prefill it is by how much the first token is later than over the same ring undisturbed. A \
 kill counts when the process is gone, its stage was in the ring, the reply had not ended, and the ring did before the reply: others \

@@ -34,6 +34,7 @@ use proto::member::Membership;
 use proto::model::{LAYERS_MAX, LayerRange};
 use proto::ring::{LinkBody, OpenRing, RefusalCode, RingReady, STAGES_MAX};
 use refusal::{Refusal, refusal, refuse};
+use standby::Errands;
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -50,7 +51,7 @@ use warm::Warm;
 pub const HOSTED_MAX: usize = 8;
 /// Messages that may wait for a ring's task; a coordinator that sends more is cut off.
 const INPUTS_MAX: usize = 256;
-/// Stages that may be loaded beforehand at once; coordinators ask again.
+/// Stages that are loaded beforehand at once; others wait.
 const STANDBY_LOADS_MAX: usize = 2;
 /// How long a hop may be early: its ring is not known here yet.
 const EARLY_HOP_MAX: Duration = Duration::from_secs(5);
@@ -108,6 +109,7 @@ pub struct Stages {
     needs: Arc<Needs>,
     /// Loads of stages that are to be kept.
     loads: Arc<Semaphore>,
+    errands: Errands,
     stop: CancellationToken,
 }
 
@@ -189,6 +191,7 @@ impl Stages {
         Self {
             needs,
             loads: Arc::new(Semaphore::new(STANDBY_LOADS_MAX)),
+            errands: Errands::default(),
             stop: CancellationToken::new(),
         }
     }

@@ -6,25 +6,34 @@ use super::refusal::Refusal;
 use super::warm::{Loaded, STANDS_BY, Standby, Warm};
 use super::{Stages, check, refusal};
 use crate::status::StandbyStatus;
-use proto::ids::NodeId;
+use proto::ids::{NodeId, RingId};
 use proto::ring::{LinkBody, OpenRing, RefusalCode, StandingBy};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use tracing::info;
+
+/// Loads that may wait at once, over all coordinators.
+const ERRANDS_MAX: usize = 16;
 
 impl Stages {
     /// A coordinator asks that a stage be loaded and kept, or kept a while longer. It is told how that stands.
     pub fn stand_by(&self, coordinator: NodeId, open: OpenRing) {
         let needs = self.needs.clone();
         let this = self.clone();
-        // At most one load a coordinator at a time: it asks again in a moment.
-        let Ok(turn) = self.loads.clone().try_acquire_owned() else {
+        let Some(errand) = Errand::begin(&self.errands, coordinator, &open) else {
             return;
         };
         self.needs.tasks.spawn(async move {
+            let keep = async {
+                // Never closed, so this waits for no longer than the loads before.
+                let _turn = this.loads.acquire().await;
+                this.keep(coordinator, &open).await
+            };
             let kept = tokio::select! {
-                kept = this.keep(coordinator, &open) => kept,
+                kept = keep => kept,
                 () = this.stop.cancelled() => return,
             };
-            drop(turn);
+            drop(errand);
             let standing = StandingBy {
                 ring: open.ring,
                 layers: open.contract.layers,
@@ -68,6 +77,36 @@ impl Stages {
         let kept = self.needs.warm.standbys().into_iter();
         let kept = kept.map(|standby| status(standby.coordinator, &standby.open));
         shadows.chain(kept).collect()
+    }
+}
+
+/// Loads that were asked for and not answered yet.
+pub(super) type Errands = Arc<Mutex<BTreeSet<(NodeId, RingId, u32)>>>;
+
+/// One of them. Coordinators ask again and again; what waits is not loaded twice.
+struct Errand {
+    all: Errands,
+    key: (NodeId, RingId, u32),
+}
+
+impl Errand {
+    /// `None` when it waits already, or when too many do.
+    fn begin(all: &Errands, coordinator: NodeId, open: &OpenRing) -> Option<Self> {
+        let key = (coordinator, open.ring, open.stage);
+        let mut waiting = all.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = waiting.len() < ERRANDS_MAX && waiting.insert(key);
+        drop(waiting);
+        fresh.then(|| Self {
+            all: all.clone(),
+            key,
+        })
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        let mut waiting = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.remove(&self.key);
     }
 }
 

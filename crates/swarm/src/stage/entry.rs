@@ -49,8 +49,10 @@ pub(super) struct Entry {
     length: u32,
     /// Frames taken and not computed, at most [`FRAMES_QUEUED_MAX`]; together they follow `length` without a gap.
     queue: VecDeque<Queued>,
-    /// Whether the engine has the front of the queue.
-    computing: bool,
+    /// The epoch under which the engine got the front of the queue, if it has it.
+    computing: Option<u32>,
+    /// What came of the front of the queue before it was said how to go on.
+    early: Option<Bytes>,
     retained: Retained,
     /// BLAKE3 of the input of the row before `length`.
     last_input: Option<Hash>,
@@ -90,7 +92,8 @@ impl Entry {
             heard_ms: now_ms,
             length: 0,
             queue: VecDeque::new(),
-            computing: false,
+            computing: None,
+            early: None,
             retained: Retained::default(),
             last_input: None,
             fresh: false,
@@ -199,15 +202,15 @@ impl Entry {
 
     /// Epoch and position of what the engine has.
     pub(super) fn computing(&self) -> Option<(u32, u32)> {
-        self.computing_rows()
-            .map(|rows| (self.epoch, rows.position))
+        self.computing
+            .zip(self.computing_rows().map(|rows| rows.position))
     }
 
     /// The head of the frame that the engine has.
     pub(super) fn computing_rows(&self) -> Option<Rows> {
         self.queue
             .front()
-            .filter(|_| self.computing)
+            .filter(|_| self.computing.is_some())
             .map(|queued| queued.rows)
     }
 
@@ -371,11 +374,11 @@ impl Entry {
 
     /// Hands the front of the queue to the engine, unless the engine has it.
     pub(super) fn next_compute(&mut self) -> Option<Compute> {
-        if self.computing {
+        if self.computing.is_some() || self.early.is_some() {
             return None;
         }
         let Queued { rows, payload, .. } = self.queue.front_mut()?;
-        self.computing = true;
+        self.computing = Some(self.epoch);
         Some(Compute {
             session: rows.session,
             epoch: self.epoch,
@@ -391,7 +394,7 @@ impl Entry {
         let Queued {
             rows, hash, last, ..
         } = front.expect("a frame is being computed");
-        self.computing = false;
+        self.computing = None;
         self.length = rows.position + rows.rows;
         self.last_input = Some(last);
         let (position, input) = (rows.position, Some(hash));
@@ -408,22 +411,55 @@ impl Entry {
     pub(super) fn fail(&mut self) {
         self.queue.clear();
         self.held.clear();
-        self.computing = false;
+        (self.computing, self.early) = (None, None);
         self.failed = true;
     }
 
-    /// Begins `epoch` if it is newer. Says whether the engine was at work, so that its cache may be too long.
-    pub(super) fn advance(&mut self, epoch: u32) -> bool {
+    /// Begins `epoch` if it is newer. Says whether the engine was at work for nothing, so that its cache may be too long. What it makes of
+    /// replayed rows may be of use yet, where it will be said how to go on.
+    pub(super) fn advance(&mut self, epoch: u32, goes_on: bool) -> bool {
         if epoch <= self.epoch {
             return false;
         }
         self.epoch = epoch;
-        self.queue.clear();
+        let was_busy = self.computing.is_some() || self.early.is_some();
+        let replays = |rows: Rows| rows.kind == RowsKind::Replay;
+        let may_do = self.early.is_some() || self.computing_rows().is_some_and(replays);
+        let is_kept = goes_on && may_do;
+        self.queue.truncate(usize::from(is_kept));
+        if !is_kept {
+            (self.computing, self.early) = (None, None);
+        }
         self.held.clear();
         self.fresh = true;
         (self.awaiting, self.detached, self.forwards_from) = (false, false, 0);
         (self.failed, self.told, self.told_old) = (false, false, false);
-        std::mem::take(&mut self.computing)
+        was_busy && !is_kept
+    }
+
+    /// The engine is done with the front of the queue, and how to go on was not said yet.
+    pub(super) fn is_early(&mut self, output: &Bytes) -> bool {
+        if self.awaiting {
+            (self.computing, self.early) = (None, Some(output.clone()));
+        }
+        self.awaiting
+    }
+
+    /// It was said how to go on, from `keep` rows here and `wanted` at the coordinator: what the engine was at work at under the
+    /// epoch before is taken, if it is of use. False when it is not, so that the cache may be too long.
+    pub(super) fn settle(&mut self, keep: u32, wanted: u32, retained_bytes_max: usize) -> bool {
+        let Some(front) = self.queue.front() else {
+            return true;
+        };
+        if keep < self.length || front.rows.position + front.rows.rows > wanted {
+            self.queue.clear();
+            (self.computing, self.early) = (None, None);
+            return false;
+        }
+        if let Some(output) = self.early.take() {
+            self.commit(output, retained_bytes_max);
+        }
+        true
     }
 
     /// Takes rows from `length` on back.

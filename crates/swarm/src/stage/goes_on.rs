@@ -21,7 +21,7 @@ impl Stage {
         }
         entry.heard(now_ms);
         let newer = epoch > entry.epoch();
-        if entry.advance(epoch) {
+        if entry.advance(epoch, announced.positions_max.is_some()) {
             let length = entry.view().length;
             out.push(Effect::TrimCache { session, length });
         }
@@ -90,8 +90,11 @@ impl Stage {
             );
             return self.refuse(session, RefusalCode::Forgotten, &detail, out);
         }
+        let settled = entry.settle(keep, wanted, plan.retained_bytes_max);
         if keep < view.length {
             entry.trim(keep, &plan);
+        }
+        if keep < view.length || !settled {
             out.push(Effect::TrimCache {
                 session,
                 length: keep,

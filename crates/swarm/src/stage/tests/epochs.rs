@@ -284,3 +284,53 @@ fn caches_that_are_lost_are_told_of_once_and_begin_anew() {
         "compute:4+1 EngineFailed@1 answer:0/0--@2 compute:0+4",
     );
 }
+
+#[test]
+fn rows_that_are_being_replayed_when_the_next_epoch_comes_are_kept_where_they_are_of_use() {
+    fn replays(rig: &mut Rig) {
+        settled(rig);
+        rig.frame_of(1, 4, 3, 2.0, RowsKind::Replay);
+        rig.announce(2, Some(50));
+    }
+    check(
+        |rig| {
+            replays(rig);
+            rig.resume(2, 4, 4, 7);
+            rig.frame_of(2, 4, 3, 2.0, RowsKind::Replay);
+            rig.frame(2, 7, 1, 8.0);
+            rig.mark("nothing is computed twice:");
+            rig.done();
+        },
+        "compute:4+3 answer:4/0##@2 nothing is computed twice: replay:4+3=20@2 compute:7+1",
+    );
+    check(
+        |rig| {
+            replays(rig);
+            rig.done();
+            rig.announce(2, Some(50));
+            rig.resume(2, 4, 4, 7);
+            rig.frame(2, 7, 1, 8.0);
+        },
+        "compute:4+3 answer:4/0##@2 answer:4/0##@2 replay:4+3=20@2 compute:7+1",
+    );
+    check(
+        |rig| {
+            replays(rig);
+            rig.resume(2, 4, 4, 5);
+            rig.frame_of(2, 4, 1, 2.0, RowsKind::Replay);
+            rig.mark("the engine answers late:");
+            rig.done();
+            rig.done();
+        },
+        "compute:4+3 answer:4/0##@2 trim:4 compute:4+1 the engine answers late: replay:4+1=20@2",
+    );
+    check(
+        |rig| {
+            replays(rig);
+            rig.done();
+            rig.announce(3, None);
+            rig.frame(3, 4, 1, 5.0);
+        },
+        "compute:4+3 answer:4/0##@2 trim:4 answer:4/0##@3 compute:4+1",
+    );
+}
