@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::draw::{Kill, Question, Shape};
 use super::heard::{Heard, hear};
 use crate::rig::http;
+use crate::rig::say;
 use crate::rig::started::Started;
 
 /// Positions of a context: the longest prompt or reply, and some.
@@ -196,13 +197,20 @@ impl Nodes {
             Ok(None)
         })?;
         // Where memory does not allow it, nobody stands by.
-        let _ = wait::until(STANDBYS_MAX, "each stage has a standby", || {
+        let stood_by = wait::until(STANDBYS_MAX, "each stage has a standby", || {
             started.check()?;
             let status = self.coordinator.status()?;
             let standbys = status["ring"]["standbys"].as_array();
             let have = standbys.map_or(0, Vec::len);
             Ok((have as u32 >= self.shape.stages).then_some(()))
         });
+        if stood_by.is_err() {
+            let status = self.coordinator.status()?;
+            say(&format!(
+                "stages without a standby: {}",
+                status["ring"]["standbys"]
+            ));
+        }
         started.pause(REST)
     }
 

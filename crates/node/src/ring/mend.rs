@@ -16,8 +16,8 @@ pub(super) struct Place {
 /// room for, the best first. `loaded` says who has layers loaded already.
 ///
 /// One that is still there keeps its place, so that what it has loaded can be used again. When somebody is missing and
-/// no spare one has room for the place, one who is left and has loaded it takes it as a second one; where there is none, all
-/// who are left share the layers evenly. `None` when nobody is.
+/// no spare one has room for the place, one who has a place and has loaded this one takes it as a second one; where there is none,
+/// all who are left share the layers evenly. `None` when nobody is.
 pub(super) fn mend(
     places: &[Place],
     spare: &[(NodeId, u32)],
@@ -32,6 +32,7 @@ fn replace(
     loaded: impl Fn(NodeId, LayerRange) -> bool,
 ) -> Option<Vec<(NodeId, LayerRange)>> {
     let mut spare = spare.to_vec();
+    let mut placed: Vec<NodeId> = places.iter().filter_map(|place| place.left).collect();
     let mut place = |place: &Place| {
         if let Some(id) = place.left {
             return Some((id, place.layers));
@@ -42,12 +43,13 @@ fn replace(
             spare.iter().position(fits)
         });
         if let Some(at) = at {
-            return Some((spare.remove(at).0, place.layers));
+            let id = spare.remove(at).0;
+            placed.push(id);
+            return Some((id, place.layers));
         }
         // A second stage for somebody who has one.
-        let mut left = places.iter().filter_map(|place| place.left);
-        let id = left.find(|id| loaded(*id, place.layers))?;
-        Some((id, place.layers))
+        let id = placed.iter().find(|id| loaded(**id, place.layers))?;
+        Some((*id, place.layers))
     };
     places.iter().map(&mut place).collect()
 }

@@ -76,6 +76,13 @@ fn who_is_left_and_has_loaded_the_place_takes_a_second_one() {
         &[(1, 2, 7), (8, 7, 12), (3, 12, 17)],
     );
     check_loaded(&[2, 3], &[], &[(3, 7)], &[(1, 2, 17)]);
+    // Also where it had none before.
+    check_loaded(
+        &[1, 2],
+        &[(8, 9)],
+        &[(8, 2), (8, 7)],
+        &[(8, 2, 7), (8, 7, 12), (3, 12, 17)],
+    );
 }
 
 #[test]
