@@ -22,6 +22,8 @@
 //!
 //! [`journal`] keeps streamed answers while they are under way, sealed, so that they outlive clients and the node.
 //!
+//! [`spill`] has files without a name for what memory has no room for.
+//!
 //! Who owns what: every call works in the task of its caller; hashing, copying and unpacking run on tokio's blocking
 //! threads and stop when their caller is dropped ([`blocking`]); pip runs as a child that dies with the call. One
 //! thread of [`journal`] runs for as long as somebody has a handle; what it was told to keep is durable before it says so, so
@@ -40,6 +42,7 @@ pub mod models;
 pub mod progress;
 pub mod reference;
 pub mod sources;
+pub mod spill;
 pub mod stages;
 pub mod state;
 

@@ -24,6 +24,7 @@
 //! | [`session`] | one request at its coordinator: from the prompt to the last token, or to an honest fault |
 //! | [`stage`] | one remote stage for many sessions: take, repeat, refuse, trim, forget |
 //! | [`shadow`] | what standbys are fed, so that a takeover is a short replay |
+//! | [`spill`] | where retained outputs go that memory has no room for |
 //! | [`frame`] | the shape that a frame of activations must have, and how rows are cut into frames |
 //! | [`sampler`] | (seed, position, logits) to a token |
 //!
@@ -39,5 +40,6 @@ mod retained;
 pub mod sampler;
 pub mod session;
 pub mod shadow;
+pub mod spill;
 pub mod split;
 pub mod stage;

@@ -1,14 +1,16 @@
 //! Outputs that are kept after they were sent, so that they can be sent again.
 //!
-//! Records lie end to end in order of position; the oldest go first, by acknowledgement or for lack of room.
+//! Records lie end to end in order of position; the oldest go first, by acknowledgement or for lack of room. Before that they leave
+//! memory, where somebody keeps them elsewhere ([`crate::spill`]). What cannot be read there any more is forgotten, with all before it.
 
 use crate::frame::{frame_rows, row_bytes};
+use crate::spill::{Kept, Overflow};
 use bytes::{Bytes, BytesMut};
 use proto::ids::Hash;
 use std::collections::VecDeque;
 
 /// The output of one frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Record {
     /// Position of the first row.
     pub(crate) position: u32,
@@ -17,7 +19,7 @@ pub(crate) struct Record {
     /// BLAKE3 of the input it was computed from; `None` when that was a longer frame, cut since.
     pub(crate) input: Option<Hash>,
     /// The rows.
-    pub(crate) output: Bytes,
+    pub(crate) output: Kept,
 }
 
 impl Record {
@@ -31,9 +33,20 @@ impl Record {
 pub(crate) struct Retained {
     records: VecDeque<Record>,
     bytes: usize,
+    /// Bytes in memory.
+    here: usize,
+    overflow: Option<Overflow>,
 }
 
 impl Retained {
+    /// Nothing yet; what memory has no room for is put there.
+    pub(crate) fn spilling(overflow: Option<Overflow>) -> Self {
+        Self {
+            overflow,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -51,6 +64,7 @@ impl Retained {
                 .is_none_or(|last| last.end() == record.position)
         );
         self.bytes += record.output.len();
+        self.here += record.output.here();
         self.records.push_back(record);
     }
 
@@ -77,12 +91,17 @@ impl Retained {
         self.records.back().filter(|record| record.end() == end)
     }
 
-    /// So many rows from `position` on, of all records that they lie in.
+    /// So many rows from `position` on, of all records that they lie in; else the end of one that cannot be read any more.
     ///
     /// # Panics
     ///
-    /// When one of them is not here.
-    pub(crate) fn rows(&self, position: u32, rows: u32, embedding_length: u32) -> Bytes {
+    /// When one of them is not kept.
+    pub(crate) fn rows(
+        &self,
+        position: u32,
+        rows: u32,
+        embedding_length: u32,
+    ) -> Result<Bytes, u32> {
         let (end, bytes) = (position + rows, row_bytes(embedding_length));
         let first = self
             .records
@@ -97,32 +116,33 @@ impl Retained {
                 break;
             }
             let at = |row: u32| (row - record.position) as usize * bytes;
-            all.extend_from_slice(&record.output[at(from)..at(to)]);
+            let output = record.output.read().ok_or(record.end())?;
+            all.extend_from_slice(&output[at(from)..at(to)]);
         }
         assert_eq!(all.len(), rows as usize * bytes, "rows are kept");
-        all.freeze()
+        Ok(all.freeze())
     }
 
-    /// The rows from `from` up to `until` in frames of the grid: position, rows and payload of each.
+    /// The rows from `from` up to `until` in frames of the grid: position, rows and payload of each. Fails as [`Self::rows`].
     ///
     /// # Panics
     ///
-    /// When one of them is not here.
+    /// When one of them is not kept.
     pub(crate) fn frames(
         &self,
         from: u32,
         until: u32,
         embedding_length: u32,
-    ) -> Vec<(u32, u32, Bytes)> {
+    ) -> Result<Vec<(u32, u32, Bytes)>, u32> {
         let grid = frame_rows(embedding_length);
         let (mut at, mut frames) = (from, Vec::new());
         while at < until {
             let end = (at + grid - at % grid).min(until);
             let rows = end - at;
-            frames.push((at, rows, self.rows(at, rows, embedding_length)));
+            frames.push((at, rows, self.rows(at, rows, embedding_length)?));
             at = end;
         }
-        frames
+        Ok(frames)
     }
 
     /// Forgets records that end at or before `position`.
@@ -136,8 +156,20 @@ impl Retained {
         }
     }
 
-    /// Forgets the oldest records, as long as more than `bytes_max` are kept, but none that ends behind `keep`.
+    /// Forgets the oldest records, as long as more than `bytes_max` are kept, but none that ends behind `keep`. Before, the oldest
+    /// ones leave memory, if they can.
     pub(crate) fn shrink(&mut self, bytes_max: usize, keep: u32) {
+        if let Some(overflow) = self.overflow.clone() {
+            let newest = self.records.len().saturating_sub(1);
+            let older = self.records.iter_mut().take(newest);
+            for record in older.filter(|record| record.output.here() > 0) {
+                let bytes = record.output.here();
+                if self.here <= overflow.memory_bytes_max || !record.output.put(&*overflow.spill) {
+                    break;
+                }
+                self.here -= bytes;
+            }
+        }
         while self.bytes > bytes_max && self.records.front().is_some_and(|r| r.end() <= keep) {
             self.pop_front();
         }
@@ -152,31 +184,35 @@ impl Retained {
         {
             let record = self.records.pop_back().expect("there is a newest record");
             self.bytes -= record.output.len();
+            self.here -= record.output.here();
         }
-        if let Some(record) = self
-            .records
-            .back_mut()
-            .filter(|record| record.end() > length)
-        {
-            self.bytes -= record.output.len();
-            record.rows = length - record.position;
-            record
-                .output
-                .truncate(record.rows as usize * row_bytes(embedding_length));
-            record.input = None;
-            self.bytes += record.output.len();
+        let across = |record: &Record| record.end() > length;
+        if !self.records.back().is_some_and(across) {
+            return;
         }
+        let mut record = self.records.pop_back().expect("there is a newest record");
+        self.bytes -= record.output.len();
+        self.here -= record.output.here();
+        let rows = length - record.position;
+        let Some(mut output) = record.output.read() else {
+            // Records end where the cache does, or there are none.
+            return self.clear();
+        };
+        output.truncate(rows as usize * row_bytes(embedding_length));
+        (record.rows, record.input, record.output) = (rows, None, Kept::Here(output));
+        self.push(record);
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.records.clear();
-        self.bytes = 0;
+        (self.bytes, self.here) = (0, 0);
     }
 
     fn pop_front(&mut self) {
         if let Some(record) = self.records.pop_front() {
             self.bytes -= record.output.len();
+            self.here -= record.output.here();
         }
     }
 }

@@ -32,7 +32,10 @@ pub(crate) fn frames(
         });
         (body, payload)
     };
-    let all = retained.frames(from, until, embedding_length).into_iter();
+    let all = retained
+        .frames(from, until, embedding_length)
+        .ok()?
+        .into_iter();
     let opening = (HopBody::Open(open), Bytes::new());
     Some([opening].into_iter().chain(all.map(rows)).collect())
 }

@@ -72,6 +72,7 @@ pub use message::{Compute, Effect, Event, StageError, StagePlan, StageView};
 pub use tombs::TOMBS_MAX;
 
 use crate::frame::{EMBEDDING_LENGTH_MAX, Shape, check_payload, chunk_of, clean, row_bytes};
+use crate::spill::{Overflow, Spills};
 use bytes::Bytes;
 use entry::{Entry, Input, Verdict};
 use proto::host::SESSIONS_MAX;
@@ -81,15 +82,33 @@ use proto::ring::{
     SessionRef,
 };
 use std::collections::BTreeMap;
+use std::fmt;
 use tombs::{Tomb, Tombs};
 
 /// The machine of one stage; see the [module](self).
-#[derive(Debug)]
 pub struct Stage {
     plan: StagePlan,
     /// Open sessions, at most [`StagePlan::sessions_max`].
     entries: BTreeMap<SessionId, Entry>,
     tombs: Tombs,
+    /// Where sessions put outputs away, and how many bytes of them stay in memory.
+    spills: Option<(Spills, usize)>,
+}
+
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            plan,
+            entries,
+            tombs,
+            ..
+        } = self;
+        f.debug_struct("Stage")
+            .field("plan", plan)
+            .field("entries", entries)
+            .field("tombs", tombs)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Stage {
@@ -122,7 +141,17 @@ impl Stage {
             plan,
             entries: BTreeMap::new(),
             tombs: Tombs::default(),
+            spills: None,
         })
+    }
+
+    /// Lets sessions put outputs away of which more than so many bytes each are in memory.
+    #[must_use]
+    pub fn spilling(self, spills: Spills, memory_bytes_max: usize) -> Self {
+        Self {
+            spills: Some((spills, memory_bytes_max)),
+            ..self
+        }
     }
 
     /// Takes in what happened at `now_ms` of a clock that never goes back, and says what to do, in order.
@@ -255,7 +284,14 @@ impl Stage {
             out.push(self.failed(session, epoch, code, &detail));
             return false;
         }
-        self.entries.insert(session, Entry::new(open, now_ms));
+        let overflow = self.spills.as_ref().and_then(|(spills, memory_bytes_max)| {
+            Some(Overflow {
+                spill: spills()?,
+                memory_bytes_max: *memory_bytes_max,
+            })
+        });
+        self.entries
+            .insert(session, Entry::new(open, now_ms, overflow));
         true
     }
 

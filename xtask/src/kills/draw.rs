@@ -51,7 +51,8 @@ impl Shape {
         Self::new(3, true),
     ];
 
-    const fn new(stages: u32, spare: bool) -> Self {
+    /// So many stages, and perhaps a spare member.
+    pub(super) const fn new(stages: u32, spare: bool) -> Self {
         Self { stages, spare }
     }
 
@@ -111,6 +112,15 @@ pub(super) struct Question {
 }
 
 impl Question {
+    /// A short question for the most probable tokens.
+    pub(super) fn first() -> Self {
+        Self {
+            text: 0,
+            lines: 0,
+            sampler: None,
+        }
+    }
+
     /// The body of the request. Probabilities are asked for: they tell replies apart where the tokens do not.
     pub(super) fn body(&self, model: &str, tokens_max: u32) -> Value {
         let mut text = String::new();

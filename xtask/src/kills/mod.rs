@@ -4,11 +4,12 @@
 //! of their rings, so that nodes stay between them ([`nodes`]) and only who was killed starts again. A node beside the ring, with
 //! the whole model, says what the undisturbed reply is ([`heard`]). What came of a kill is a line of a file ([`record`]); a campaign that
 //! was interrupted goes on where it was. [`page`] turns the lines into a page with a verdict. With `--crowd` many replies are
-//! asked for at once ([`crowd`]).
+//! asked for at once ([`crowd`]); with `--losses` stages are lost in other ways ([`losses`]).
 
 mod crowd;
 mod draw;
 mod heard;
+mod losses;
 mod nodes;
 mod page;
 mod record;
@@ -36,6 +37,8 @@ const PAGE: &str = "docs/kills.md";
 const RESULTS: &str = "docs/kills.jsonl";
 /// The page of many replies at once, below the repository.
 const PAGE_CROWD: &str = "docs/kills-crowd.md";
+/// The page of other losses, below the repository.
+const PAGE_LOSSES: &str = "docs/losses.md";
 /// Kills of a campaign, and of a sample of it.
 const KILLS: u32 = 1_000;
 const KILLS_SAMPLE: u32 = 10;
@@ -66,6 +69,9 @@ pub(crate) struct Options {
     /// Kill N times in the midst of 50 replies at once, half of them over another ring; writes docs/kills-crowd.md
     #[arg(long, value_name = "N", conflicts_with_all = ["kills", "seed", "only_seed", "sample"], value_parser = RangedU64ValueParser::<u32>::new().range(1..=KILLS_MAX))]
     crowd: Option<u32>,
+    /// Freeze a stage N times, let one leave N times, and kill one N times whose layers nobody else has; writes docs/losses.md
+    #[arg(long, value_name = "N", conflicts_with_all = ["kills", "seed", "only_seed", "sample", "crowd"], value_parser = RangedU64ValueParser::<u32>::new().range(1..=KILLS_MAX))]
+    losses: Option<u32>,
     /// Where results are kept, below the repository unless absolute; what is there already is not killed again
     #[arg(long, value_name = "FILE", default_value = RESULTS)]
     results: PathBuf,
@@ -126,6 +132,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
     }
     let model = product::model(&started, &myzel)?;
     let model = model.to_str().context("the model's path is text")?;
+    if let Some(rounds) = options.losses {
+        return lose(&started, root, (&myzel, model), rounds);
+    }
     let machine = Machine::read(&started, root)?;
     let results = root.join(&options.results);
     let mut records = match options.writes() {
@@ -182,6 +191,22 @@ fn crowded(started: &Started, root: &Path, myzel: &Path, rounds: u32) -> Result<
     let out = root.join(PAGE_CROWD);
     std::fs::write(&out, page).with_context(|| format!("cannot write {}", out.display()))?;
     Ok(figures.are_good())
+}
+
+/// Loses stages in other ways, and writes their page.
+fn lose(started: &Started, root: &Path, product: (&Path, &str), rounds: u32) -> Result<bool> {
+    let machine = Machine::read(started, root)?;
+    let outcomes = losses::rounds(started, product, rounds)?;
+    let command = format!("cargo xtask kills --losses {rounds}");
+    let count = format!("{rounds} rounds each");
+    let page = losses::page(
+        &machine.opening("Other losses", &command, &count),
+        &outcomes,
+    );
+    say(&page);
+    let out = root.join(PAGE_LOSSES);
+    std::fs::write(&out, page).with_context(|| format!("cannot write {}", out.display()))?;
+    Ok(outcomes.iter().all(losses::Outcome::is_good))
 }
 
 /// A kill in a line.

@@ -67,6 +67,22 @@ pub(super) struct Struck {
     pub(super) recoveries: Vec<Value>,
 }
 
+/// What came of another loss.
+pub(super) struct Lost {
+    /// The reply.
+    pub(super) heard: Heard,
+    /// When the signal was sent.
+    pub(super) at: Instant,
+    /// When the reply had ended, in whatever way.
+    pub(super) ended: Instant,
+    /// When the process had, if it did.
+    pub(super) gone: Option<Instant>,
+    /// Whether the ring of before had ended.
+    pub(super) ring_ended: bool,
+    /// What the coordinator says of how it went on, the newest last.
+    pub(super) recoveries: Vec<Value>,
+}
+
 fn setup(machine: &Machine, myzel: &Path, model: &str) -> lab::Setup {
     let setup = machine.myzel(myzel).model(model).exact();
     setup.arg("--context", POSITIONS).arg("--sessions", "2")
@@ -149,10 +165,7 @@ impl Nodes {
     pub(super) fn strike(&mut self, kill: &Kill, when: When) -> Result<Struck> {
         let before = self.coordinator.status()?;
         let (ring, recovered) = (before["ring"]["ring"].clone(), recoveries(&before));
-        let victim = text(&before["ring"]["stages"][kill.victim as usize - 1]["node"])?;
-        let victim = self.hosts.iter().position(|host| host.id == victim);
-        let victim = victim.context("a stage is on one of the hosts")?;
-        let pid = Pid::from_raw(self.hosts[victim].node.process().pid());
+        let (victim, pid) = self.host_of(&before, kill.victim)?;
         let body = kill.question.body(&self.model, kill.tokens);
         let (heard, killed) = match when {
             When::Tokens(after) => kill_after(&self.coordinator, &body, pid, after as usize)?,
@@ -169,6 +182,58 @@ impl Nodes {
             ring_ended: after["ring"]["ring"] != ring,
             recoveries: newer(recoveries(&after), &recovered),
         })
+    }
+
+    /// Asks, and sends the host of a stage a signal after so many of the tokens. One that was stopped goes on when the reply has ended.
+    pub(super) fn lose(
+        &mut self,
+        question: &Question,
+        (tokens, after): (u32, u32),
+        victim: u32,
+        signal: Signal,
+    ) -> Result<Lost> {
+        let before = self.coordinator.status()?;
+        let (ring, recovered) = (before["ring"]["ring"].clone(), recoveries(&before));
+        let pid = self.host_of(&before, victim)?.1;
+        let body = question.body(&self.model, tokens);
+        let mut at = None;
+        let (heard, gone) = std::thread::scope(|scope| {
+            let (struck, wait) = mpsc::sync_channel::<()>(1);
+            let watch = scope.spawn(move || wait.recv().ok().and_then(|()| end_of(pid)));
+            let heard = ask(&self.coordinator, &body, |so_far| {
+                if so_far >= after as usize && at.is_none() {
+                    // It is ours, and was not waited for.
+                    at = kill(pid, signal).ok().map(|()| Instant::now());
+                    let _ = struck.try_send(());
+                }
+            });
+            let ended = Instant::now();
+            drop(struck);
+            if signal == Signal::SIGSTOP {
+                let _ = kill(pid, Signal::SIGCONT);
+                return (heard.map(|heard| (heard, ended)), None);
+            }
+            let gone = watch.join().expect("waiting does not panic");
+            (heard.map(|heard| (heard, ended)), gone)
+        });
+        let (heard, ended) = heard?;
+        let status = self.coordinator.status()?;
+        Ok(Lost {
+            heard,
+            at: at.context("the reply ended before the stage was lost")?,
+            ended,
+            gone,
+            ring_ended: status["ring"]["ring"] != ring,
+            recoveries: newer(recoveries(&status), &recovered),
+        })
+    }
+
+    /// The host of a stage, and its process.
+    fn host_of(&mut self, status: &Value, stage: u32) -> Result<(usize, Pid)> {
+        let wanted = text(&status["ring"]["stages"][stage as usize - 1]["node"])?;
+        let at = self.hosts.iter().position(|host| host.id == wanted);
+        let at = at.context("a stage is on one of the hosts")?;
+        Ok((at, Pid::from_raw(self.hosts[at].node.process().pid())))
     }
 
     /// Starts whoever was killed again, with the data that it left, and waits until the ring is as asked.
@@ -218,6 +283,21 @@ impl Nodes {
         let nodes = status["nodes"].as_array().into_iter().flatten();
         nodes.filter(|node| node["state"] == "up").count() == self.hosts.len()
     }
+}
+
+/// Waits until a process of ours has ended, and says when that was; `None` when it does not.
+fn end_of(pid: Pid) -> Option<Instant> {
+    let begun = Instant::now();
+    while begun.elapsed() < WHOLE_MAX {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Behind the name, which may hold anything but this; a zombie has ended and is not waited for yet.
+        let state = stat.rsplit_once(") ").map(|(_, rest)| &rest[..1]);
+        if matches!(state, None | Some("Z")) {
+            return Some(Instant::now());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    None
 }
 
 /// When a victim is struck.

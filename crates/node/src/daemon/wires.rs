@@ -79,7 +79,7 @@ impl Wires {
             standing.membership.clone(),
             engine.clone(),
             (data.models.clone(), own.clone(), content.clone()),
-            files.clone(),
+            (files.clone(), data.dir.root().to_path_buf()),
             (rooms.clone(), budget.clone()),
         );
         let (tasks, ring) = (TaskTracker::new(), RingCell::default());

@@ -13,6 +13,7 @@ mod prepare;
 mod refusal;
 mod serve;
 mod shadow;
+mod spill;
 mod standby;
 mod told;
 mod warm;
@@ -35,7 +36,7 @@ use proto::model::{LAYERS_MAX, LayerRange};
 use proto::ring::{LinkBody, OpenRing, RefusalCode, RingReady, STAGES_MAX};
 use refusal::{Refusal, refusal, refuse};
 use standby::Errands;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -85,6 +86,8 @@ struct Needs {
     /// The model that this node itself runs, once it has one; it may be outside the store.
     own: Arc<OnceLock<Model>>,
     files: StageFiles,
+    /// Where what stages retain is put that memory has no room for.
+    spill: PathBuf,
     rooms: Rooms,
     budget: Budget,
     warm: Arc<Warm>,
@@ -170,7 +173,7 @@ impl Stages {
         membership: Membership,
         engine: EngineSettings,
         (models, own, content): (Models, Arc<OnceLock<Model>>, Content),
-        files: StageFiles,
+        (files, spill): (StageFiles, PathBuf),
         (rooms, budget): (Rooms, Budget),
     ) -> Self {
         let needs = Arc::new(Needs {
@@ -182,6 +185,7 @@ impl Stages {
             content,
             own,
             files,
+            spill,
             rooms,
             budget,
             warm: Arc::default(),

@@ -3,6 +3,7 @@
 use super::feeder::Feeder;
 use super::neighbour::{Frame, Inlet, Outlet};
 use super::prepare::Prepared;
+use super::spill;
 use super::warm::{InUse, STANDS_BY};
 use super::{Input, Needs, Refusal, refusal, refuse};
 use engine::{Answers, EngineError, Supervisor};
@@ -20,6 +21,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use swarm::spill::MEMORY_BYTES_MAX;
 use swarm::stage::{Compute, Effect, Event, Stage, StagePlan};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -114,6 +116,7 @@ impl Serve {
             retained_bytes_max: RETAINED_BYTES_MAX,
         };
         let machine = Stage::new(plan).map_err(|error| refusal(RefusalCode::BadShape, error))?;
+        let machine = machine.spilling(spill::files(needs.spill.clone()), MEMORY_BYTES_MAX);
         Ok(Self {
             needs,
             coordinator,

@@ -227,5 +227,5 @@ async fn two_at_once_are_taken_over_and_all_are_not() {
     ring.hosts[last].kill9();
     let refusal = stream.error().await;
     assert_eq!(refusal.code, "peer_lost");
-    refusal.says(&["stage 1 (layers", "no other nodes took over"]);
+    refusal.says(&["(layers", "\"di\"", "no other nodes took over"]);
 }

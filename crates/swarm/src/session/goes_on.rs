@@ -86,8 +86,8 @@ impl Session {
     fn head_hash(&self, length: u32) -> Option<Hash> {
         let position = length.checked_sub(1)?;
         let kept = self.retained.from().is_some_and(|from| from <= position);
-        let row = kept.then(|| self.retained.rows(position, 1, self.plan.embedding_length))?;
-        Some(last_row(&row, self.plan.embedding_length))
+        let row = kept.then(|| self.retained.rows(position, 1, self.plan.embedding_length));
+        Some(last_row(&row?.ok()?, self.plan.embedding_length))
     }
 
     /// Everything but the tokens.

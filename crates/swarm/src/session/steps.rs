@@ -3,6 +3,7 @@
 use super::{Effect, FRAMES_IN_FLIGHT_MAX, FinishReason, Phase, Session, SessionFault, Span};
 use crate::frame::{check_payload, chunk_of, frame_rows};
 use crate::retained::Record;
+use crate::spill::Kept;
 use bytes::Bytes;
 use proto::host::{Draw, Drawn, Output, Role, Run};
 use proto::ring::{HopBody, OpenSession, Rows, RowsKind};
@@ -119,7 +120,7 @@ impl Session {
             position,
             rows,
             input: None,
-            output: output.clone(),
+            output: Kept::Here(output.clone()),
         });
         self.retained
             .shrink(self.plan.retained_bytes_max, self.returned_length);
@@ -136,6 +137,7 @@ impl Session {
             let span = self.span_at(self.sent_length);
             let (position, length) = (span.position, self.plan.embedding_length);
             let payload = self.retained.rows(position, span.rows, length);
+            let payload = payload.expect("the head's outputs stay in memory");
             self.sent_length = span.end();
             let kind = match wanted {
                 false => RowsKind::Replay,

@@ -4,6 +4,7 @@ use super::message::{Compute, StagePlan, StageView};
 use crate::frame::{chunk_of, last_row, row_bytes};
 use crate::retained::{Record, Retained};
 use crate::shadow;
+use crate::spill::{Kept, Overflow};
 use bytes::Bytes;
 use proto::ids::Hash;
 use proto::ring::{HopBody, OpenSession, RETAINED_BYTES_MAX, RefusalCode, Rows, RowsKind};
@@ -85,7 +86,7 @@ struct Queued {
 }
 
 impl Entry {
-    pub(super) fn new(open: OpenSession, now_ms: u64) -> Self {
+    pub(super) fn new(open: OpenSession, now_ms: u64, overflow: Option<Overflow>) -> Self {
         Self {
             open,
             epoch: open.epoch,
@@ -94,7 +95,7 @@ impl Entry {
             queue: VecDeque::new(),
             computing: None,
             early: None,
-            retained: Retained::default(),
+            retained: Retained::spilling(overflow),
             last_input: None,
             fresh: false,
             awaiting: false,
@@ -126,7 +127,8 @@ impl Entry {
     /// Of the last row that went in and that came out, as far as they are known.
     pub(super) fn last_hashes(&self, embedding_length: u32) -> (Option<Hash>, Option<Hash>) {
         let ending = self.retained.ending_at(self.length);
-        let output = ending.map(|record| last_row(&record.output, embedding_length));
+        let output = ending.and_then(|record| record.output.read());
+        let output = output.map(|output| last_row(&output, embedding_length));
         (self.last_input, output)
     }
 
@@ -165,16 +167,17 @@ impl Entry {
         std::mem::take(&mut self.held)
     }
 
-    /// Retained outputs from `from` on, in frames of the grid that also end at `wanted`.
+    /// Retained outputs from `from` on, in frames of the grid that also end at `wanted`; else the end of those that cannot be read any
+    /// more.
     pub(super) fn again(
         &self,
         from: u32,
         wanted: u32,
         embedding_length: u32,
-    ) -> Vec<(u32, u32, Bytes)> {
+    ) -> Result<Vec<(u32, u32, Bytes)>, u32> {
         let wanted = wanted.clamp(from, self.length.max(from));
         let frames = |from, until| self.retained.frames(from, until, embedding_length);
-        [frames(from, wanted), frames(wanted, self.length)].concat()
+        Ok([frames(from, wanted)?, frames(wanted, self.length)?].concat())
     }
 
     /// What whoever stands by for the next stage lacks, if it has the rows before `from`.
@@ -313,6 +316,10 @@ impl Entry {
             let detail = format!("position {position} came before with other rows");
             Verdict::Refuse(RefusalCode::Conflict, detail)
         };
+        let forgotten = |before: u32| {
+            let detail = format!("outputs before {before} are gone");
+            Verdict::Refuse(RefusalCode::Forgotten, detail)
+        };
         if let Some(queued) = self
             .queue
             .iter()
@@ -323,12 +330,12 @@ impl Entry {
         }
         let record = self.retained.find(position);
         match record.filter(|record| record.rows == rows && record.input == Some(input.hash)) {
-            Some(record) => Verdict::Repeat(record.output.clone()),
+            Some(record) => match record.output.read() {
+                Some(output) => Verdict::Repeat(output),
+                None => forgotten(record.end()),
+            },
             None if self.fresh => self.take_or_wait(Some(position), 0),
-            None if position < self.view().retained_from => {
-                let detail = format!("outputs before {} are gone", self.view().retained_from);
-                Verdict::Refuse(RefusalCode::Forgotten, detail)
-            }
+            None if position < self.view().retained_from => forgotten(self.view().retained_from),
             None => conflict(),
         }
     }
@@ -402,7 +409,7 @@ impl Entry {
             position,
             rows: rows.rows,
             input,
-            output,
+            output: Kept::Here(output),
         });
         self.retained.shrink(retained_bytes_max, self.length);
     }
@@ -467,6 +474,11 @@ impl Entry {
         self.length = length;
         self.retained.cut(length, plan.embedding_length);
         self.last_input = None;
+    }
+
+    /// What ends before `position` cannot be sent again.
+    pub(super) fn forget(&mut self, position: u32) {
+        self.retained.forget_below(position);
     }
 
     pub(super) fn acknowledge(&mut self, position: u32) {

@@ -101,7 +101,15 @@ impl Stage {
             });
         }
         let held = entry.resume(from);
-        for (position, rows, payload) in entry.again(from, wanted, plan.embedding_length) {
+        let again = match entry.again(from, wanted, plan.embedding_length) {
+            Ok(again) => again,
+            Err(gone) => {
+                entry.forget(gone);
+                let detail = format!("outputs before {gone} cannot be read any more");
+                return self.refuse(session, RefusalCode::Forgotten, &detail, out);
+            }
+        };
+        for (position, rows, payload) in again {
             let kind = if position < wanted {
                 RowsKind::Replay
             } else {

@@ -9,6 +9,8 @@ use proto::ids::{RingId, SessionId};
 use proto::model::LayerRange;
 use proto::ring::{HopBody, LinkBody, OpenSession};
 use std::collections::VecDeque;
+use std::sync::Arc;
+use swarm::spill::{Away, Spill};
 use swarm::stage::{Compute, Effect, Event, FRAMES_QUEUED_MAX, Stage, StagePlan};
 
 pub(crate) const RING: RingId = RingId([1; 16]);
@@ -17,6 +19,8 @@ pub(crate) const SESSION: SessionId = SessionId([2; 16]);
 pub(crate) const POSITIONS_MAX: u32 = 2_000;
 /// Each stage retains as many rows of 16 bytes.
 pub(crate) const RETAINED_BYTES_MAX: usize = 2_200 * 16;
+/// Of those as many bytes in memory.
+const MEMORY_BYTES_MAX: usize = 20 * 16;
 /// How many frames a hop remembers for repetition.
 const LOG_FRAMES: usize = 4;
 
@@ -113,6 +117,32 @@ pub(crate) fn plan(ring: RingId, stage: usize, stages: usize) -> StagePlan {
     }
 }
 
+/// A stage that puts outputs away as soon as it has more than a few.
+pub(crate) fn stage(ring: RingId, at: usize, stages: usize) -> Stage {
+    let stage = Stage::new(plan(ring, at, stages)).expect("the plan is sound");
+    stage.spilling(Box::new(|| Some(Arc::new(Shelf))), MEMORY_BYTES_MAX)
+}
+
+#[derive(Debug)]
+struct Shelf;
+
+#[derive(Debug)]
+struct Item(Bytes);
+
+impl Spill for Shelf {
+    fn put(&self, bytes: &[u8]) -> Option<Arc<dyn Away>> {
+        // Now and then there is no room.
+        let room = bytes.iter().map(|byte| usize::from(*byte)).sum::<usize>() % 5 > 0;
+        room.then(|| Arc::new(Item(Bytes::copy_from_slice(bytes))) as Arc<dyn Away>)
+    }
+}
+
+impl Away for Item {
+    fn read(&self) -> Option<Bytes> {
+        Some(self.0.clone())
+    }
+}
+
 impl Ring {
     pub(crate) fn new(rng: Rng, layers: &[LayerRange], sabotage: Sabotage, truth: Part) -> Self {
         let mut ring = Self {
@@ -140,8 +170,7 @@ impl Ring {
     /// Empty stages for these layers, and streams between them.
     fn furnish(&mut self, layers: &[LayerRange]) {
         let stages = layers.len();
-        let stage = |at| Stage::new(plan(self.id, at, stages)).expect("the plan is sound");
-        self.stages = (0..stages).map(stage).collect();
+        self.stages = (0..stages).map(|at| stage(self.id, at, stages)).collect();
         self.parts = layers.iter().map(|&range| Part::new(range)).collect();
         self.lanes = vec![VecDeque::new(); 4 * (stages + 1)];
         self.logs = vec![VecDeque::new(); stages + 1];
@@ -217,7 +246,7 @@ impl Ring {
                 continue;
             }
             let layers = self.parts[at].layers();
-            self.stages[at] = Stage::new(plan(id, at, stages)).expect("the plan is sound");
+            self.stages[at] = stage(id, at, stages);
             self.parts[at] = Part::new(layers);
             (self.held[at], self.lengths[at]) = (0, 0);
         }
@@ -327,8 +356,7 @@ impl Ring {
         ] {
             self.lose(lane);
         }
-        let mut stage =
-            Stage::new(plan(self.id, at, self.stages.len())).expect("the plan is sound");
+        let mut stage = stage(self.id, at, self.stages.len());
         let open = OpenSession {
             session: SESSION,
             epoch,

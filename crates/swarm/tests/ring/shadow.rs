@@ -1,7 +1,7 @@
 //! Those who stand by for a stage of the ring and are fed beside it.
 
 use crate::engine::{Part, from_bytes, to_bytes};
-use crate::ring::{Ring, plan};
+use crate::ring::{Ring, stage};
 use bytes::Bytes;
 use proto::ids::{RingId, SessionId};
 use proto::ring::{HopBody, NewEpoch};
@@ -20,7 +20,7 @@ pub(crate) struct Shadow {
 impl Shadow {
     fn new(ring: RingId, at: usize, stages: usize, part: Part) -> Self {
         Self {
-            stage: Stage::new(plan(ring, at, stages)).expect("the plan is sound"),
+            stage: stage(ring, at, stages),
             part,
             fed: (0, 0),
         }
