@@ -8,6 +8,7 @@ use proto::member::Member;
 use proto::ring::{HopBody, HopHello, SessionRef};
 use std::collections::HashMap;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 /// A hop beside the ring. Dropping it ends the hop.
@@ -17,6 +18,7 @@ pub(crate) struct Feeder {
     frames: mpsc::Sender<Frame>,
     /// The epoch of each session, and up to where it was fed under it.
     fed: HashMap<SessionId, (u32, u32)>,
+    _task: AbortOnDropHandle<()>,
 }
 
 impl Feeder {
@@ -38,10 +40,11 @@ impl Feeder {
         outlet: impl Future<Output = Option<Outlet>> + Send + 'static,
     ) -> Self {
         let (frames, inbox) = mpsc::channel(FRAMES_MAX);
-        tokio::spawn(feed(outlet, inbox));
+        let task = tokio::spawn(feed(outlet, inbox));
         Self {
             to,
             frames,
+            _task: AbortOnDropHandle::new(task),
             fed: HashMap::new(),
         }
     }
