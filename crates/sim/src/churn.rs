@@ -25,6 +25,17 @@ pub struct Churn {
     pub a_minute: f64,
 }
 
+/// Many who leave for good within a while, whatever else they do.
+#[derive(Debug, Clone, Copy)]
+pub struct Exodus {
+    /// When it begins, in seconds.
+    pub from_s: u64,
+    /// How long it lasts, in seconds.
+    pub lasts_s: u64,
+    /// Which share of all nodes leaves.
+    pub share: f64,
+}
+
 impl Churn {
     /// The mean length of a session, in seconds; `None` when nobody ever goes.
     #[must_use]

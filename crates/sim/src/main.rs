@@ -21,7 +21,7 @@ enum Command {
     Seed {
         /// The seed.
         seed: u64,
-        /// The scene: pair, quiet, churn, cut, liars, eclipse, herd, or thousand.
+        /// The scene: pair, quiet, churn, cut, liars, eclipse, exodus, rush, herd, or thousand.
         #[arg(long, default_value = "churn")]
         scene: String,
     },

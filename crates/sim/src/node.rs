@@ -89,6 +89,8 @@ pub struct Node {
     pub life: u32,
     /// Whether it is there.
     pub up: bool,
+    /// It will not come back.
+    pub left: bool,
     /// When it came or went, in microseconds.
     pub changed_us: u64,
     /// Its gossip.

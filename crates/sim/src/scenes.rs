@@ -1,7 +1,7 @@
 //! The worlds that tests and campaigns run, and what is asked of each.
 
 use crate::check::Sight;
-use crate::churn::Churn;
+use crate::churn::{Churn, Exodus};
 use crate::liar::Lie;
 use crate::request::Ends;
 use crate::setup::Setup;
@@ -26,7 +26,7 @@ pub struct Scene {
 }
 
 /// All scenes that are small enough for every test run.
-pub const SCENES: [Scene; 7] = [
+pub const SCENES: [Scene; 9] = [
     Scene {
         name: "pair",
         seconds: 200,
@@ -157,6 +157,55 @@ pub const SCENES: [Scene; 7] = [
                     outcome.sight.complete() > 0.97,
                 ),
                 ("the victim knows the honest", outcome.victim > 0.95),
+            ]
+        },
+    },
+    Scene {
+        name: "exodus",
+        seconds: 600,
+        setup: |seed| Setup {
+            churn: Churn { a_minute: 0.03 },
+            weather: lossy(0.01),
+            asks: 1.0,
+            exodus: Some(Exodus {
+                from_s: 120,
+                lasts_s: 300,
+                share: 0.6,
+            }),
+            ..Setup::quiet(seed, 120)
+        },
+        asks: |outcome| {
+            vec![
+                ("more than half went", outcome.departures > 60),
+                ("rings lost stages", outcome.losses > 5),
+                ("requests finish", outcome.ends.finished_share() >= 0.97),
+                (
+                    "those who are left know each other",
+                    outcome.sight.complete() > 0.97,
+                ),
+                (
+                    "most who are counted are there",
+                    outcome.sight.true_share() > 0.9,
+                ),
+            ]
+        },
+    },
+    Scene {
+        name: "rush",
+        seconds: 300,
+        setup: |seed| Setup {
+            asks: 0.5,
+            late: Some((120, 200)),
+            ..Setup::quiet(seed, 240)
+        },
+        asks: |outcome| {
+            vec![
+                (
+                    "everybody knows everybody",
+                    outcome.sight.complete() > 0.99,
+                ),
+                ("all requests finish", outcome.ends.finished_share() >= 0.99),
+                ("there were requests", outcome.ends.finished > 20),
             ]
         },
     },

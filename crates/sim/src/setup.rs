@@ -1,6 +1,6 @@
 //! What a world is like when it begins.
 
-use crate::churn::Churn;
+use crate::churn::{Churn, Exodus};
 use crate::liar::Lie;
 use crate::node::{Machine, Node, Peer, Traffic};
 use crate::weather::{Place, Weather};
@@ -42,6 +42,8 @@ pub struct Setup {
     pub rings: usize,
     /// When others join all at once, in seconds, and how many of the nodes these are; their machines are fast and large.
     pub late: Option<(u64, usize)>,
+    /// Who leaves for good.
+    pub exodus: Option<Exodus>,
 }
 
 impl Setup {
@@ -59,6 +61,7 @@ impl Setup {
             arrive_s: 10,
             rings: 0,
             late: None,
+            exodus: None,
         }
     }
 }
@@ -123,6 +126,7 @@ impl World {
             liar: None,
             life: 0,
             up: false,
+            left: false,
             changed_us: 0,
             gossip: None,
             members: None,
@@ -139,6 +143,24 @@ impl World {
         if self.is_late(number) {
             let machine = &mut self.nodes[number].machine;
             (machine.memory_bytes, machine.layer_us) = LATE;
+        }
+    }
+
+    fn schedule_exodus(&mut self) {
+        let Some(Exodus {
+            from_s,
+            lasts_s,
+            share,
+        }) = self.setup.exodus
+        else {
+            return;
+        };
+        for number in 0..self.nodes.len() {
+            if self.dice.chance(share) {
+                let later_us = (self.dice.unit() * (lasts_s * SECOND_US) as f64) as u64;
+                let at_us = from_s * SECOND_US + later_us;
+                self.queue.put(at_us, What::Leave(Peer(number as u32)));
+            }
         }
     }
 
@@ -171,6 +193,7 @@ impl World {
             };
             self.queue.put(at_us, What::Up(Peer(number as u32)));
         }
+        self.schedule_exodus();
         for number in 0..self.setup.rings {
             self.keep_ring(Peer(number as u32));
         }

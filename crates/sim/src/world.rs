@@ -88,6 +88,7 @@ pub(crate) enum What {
         life: u32,
         other: Peer,
     },
+    Leave(Peer),
     Cut,
     Check,
     Ask,
@@ -229,7 +230,13 @@ impl World {
 
     fn happen(&mut self, what: What) {
         match what {
-            What::Up(peer) => self.come(peer),
+            What::Up(peer) if !self.node(peer).left => self.come(peer),
+            What::Leave(peer) => {
+                self.node_mut(peer).left = true;
+                if self.node(peer).up {
+                    self.go(peer);
+                }
+            }
             What::Down { peer, life } if self.lives(peer, life) => self.go(peer),
             What::Tick { peer, life } if self.lives(peer, life) => self.tick(peer),
             What::Timer { peer, life, timer } if self.lives(peer, life) => {

@@ -61,6 +61,16 @@ fn eclipse() {
 }
 
 #[test]
+fn exodus() {
+    run("exodus");
+}
+
+#[test]
+fn rush() {
+    run("rush");
+}
+
+#[test]
 fn herd() {
     run("herd");
 }

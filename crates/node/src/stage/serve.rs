@@ -218,8 +218,11 @@ impl Serve {
             return;
         }
         self.lingers = Some(Instant::now() + STANDS_BY);
+        if open.ring == self.open.ring {
+            return;
+        }
         let moved = self.machine.move_to(open.ring, open.stage, open.stages);
-        if open.ring != self.open.ring && moved.is_ok() {
+        if moved.is_ok() {
             (self.hop, self.held) = (None, None);
             self.open = open;
         }

@@ -10,6 +10,7 @@ mod common;
 mod disk_full;
 mod hub;
 mod local;
+mod mutated;
 mod outline;
 mod pypi;
 mod server;
