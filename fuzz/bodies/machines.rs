@@ -6,8 +6,8 @@ use proto::host::{Drawn, Role};
 use proto::ids::{Hash, NodeId, RingId, SessionId};
 use proto::model::{LayerRange, Sampling};
 use proto::ring::{
-    Ack, EpochAnswer, HopBody, NewEpoch, OpenSession, RefusalCode, Resume, Rows, RowsKind, SessionFailed,
-    SessionRef,
+    Ack, EpochAnswer, HopBody, NewEpoch, OpenSession, RefusalCode, Resume, Rows, RowsKind,
+    SessionFailed, SessionRef,
 };
 use swarm::session::{self, FRAMES_IN_FLIGHT_MAX, RemoteStage, Session, SessionPlan, Way};
 use swarm::stage::{self, FRAMES_QUEUED_MAX, Stage, StagePlan, TOMBS_MAX};
@@ -54,10 +54,10 @@ impl Tape<'_> {
     /// Mostly `right`; else near it, or anything.
     fn near(&mut self, right: u32) -> u32 {
         match self.byte() {
-            0..216 => right,
-            216..230 => right.wrapping_add(1),
-            230..240 => right.wrapping_sub(1),
-            240..248 => u32::from(self.byte()),
+            0..250 => right,
+            250 | 251 => right.wrapping_add(1),
+            252 => right.wrapping_sub(1),
+            253 | 254 => u32::from(self.byte()),
             _ => u32::from_le_bytes([self.byte(), self.byte(), self.byte(), self.byte()]),
         }
     }
@@ -68,11 +68,11 @@ impl Tape<'_> {
 
     /// A payload for so many rows of one number each; seldom of another length, or with what is no number.
     fn rows(&mut self, rows: u32) -> Bytes {
-        let count = match self.once_in(24) {
+        let count = match self.once_in(200) {
             true => self.below(9),
             false => rows.min(POSITIONS_MAX),
         };
-        let value = match self.once_in(32) {
+        let value = match self.once_in(200) {
             true => f32::NAN,
             false => f32::from(self.byte() % 3),
         };
@@ -81,7 +81,15 @@ impl Tape<'_> {
 
     fn code(&mut self) -> Option<RefusalCode> {
         use RefusalCode::{Conflict, EngineFailed, Forgotten, Gap, NoRoom, OldEpoch, UnknownEpoch};
-        let codes = [Gap, Conflict, Forgotten, EngineFailed, NoRoom, OldEpoch, UnknownEpoch];
+        let codes = [
+            Gap,
+            Conflict,
+            Forgotten,
+            EngineFailed,
+            NoRoom,
+            OldEpoch,
+            UnknownEpoch,
+        ];
         codes.get(self.below(9) as usize).copied()
     }
 }
@@ -118,7 +126,8 @@ fn remote(count: u32) -> Vec<RemoteStage> {
 #[derive(Default)]
 struct Pending {
     head: Option<(u32, u32)>,
-    tail: Option<(u32, bool, bool)>,
+    /// Position, the end of the rows, whether a token is drawn, and whether the head runs on it.
+    tail: Option<(u32, u32, bool, bool)>,
     sent: Vec<Rows>,
     epoch: u32,
     ring: u32,
@@ -155,11 +164,19 @@ fn session(mut tape: Tape<'_>) -> Reached {
     let mut event = session::Event::Start;
     loop {
         let effects = session.handle(event, now_ms);
-        assert!(!pending.over || effects.is_empty(), "it speaks after its end: {effects:?}");
-        effects.into_iter().for_each(|effect| note(effect, &mut pending, &mut reached));
+        assert!(
+            !pending.over || effects.is_empty(),
+            "it speaks after its end: {effects:?}"
+        );
+        effects
+            .into_iter()
+            .for_each(|effect| note(effect, &mut pending, &mut reached));
         let status = session.status();
         assert_eq!(status.over, pending.over);
-        assert!(status.frames_in_flight <= FRAMES_IN_FLIGHT_MAX, "{status:?}");
+        assert!(
+            status.frames_in_flight <= FRAMES_IN_FLIGHT_MAX,
+            "{status:?}"
+        );
         for from in [0, status.position] {
             let _ = session.shadow(from, status.position);
         }
@@ -176,7 +193,9 @@ fn note(effect: session::Effect, pending: &mut Pending, reached: &mut Reached) {
     match effect {
         Effect::RunHead(run) => {
             assert_eq!(run.role, Role::Head);
-            let busy = pending.head.replace((run.position, run.tokens.len() as u32));
+            let busy = pending
+                .head
+                .replace((run.position, run.tokens.len() as u32));
             assert!(busy.is_none(), "two runs of the head at once");
         }
         Effect::RunTail { run, payload } => {
@@ -185,17 +204,24 @@ fn note(effect: session::Effect, pending: &mut Pending, reached: &mut Reached) {
                 proto::host::Output::Token(draw) => Some(draw.then_head),
                 _ => None,
             };
-            let wants = (run.position + payload.len() as u32 / 4, draws.is_some(), draws == Some(true));
+            let end = run.position + payload.len() as u32 / 4;
+            let wants = (run.position, end, draws.is_some(), draws == Some(true));
             let busy = pending.tail.replace(wants);
             assert!(busy.is_none(), "two runs of the tail at once");
         }
-        Effect::Forward { body: HopBody::Rows(rows), payload } => {
+        Effect::Forward {
+            body: HopBody::Rows(rows),
+            payload,
+        } => {
             assert_eq!(payload.len(), rows.rows as usize * 4);
             pending.epoch = rows.epoch;
             pending.sent.push(rows);
         }
         Effect::Token(drawn) => {
-            assert_eq!(drawn.position, pending.next_token, "tokens come in order and once");
+            assert_eq!(
+                drawn.position, pending.next_token,
+                "tokens come in order and once"
+            );
             pending.next_token += 1;
             reached.tokens += 1;
         }
@@ -219,8 +245,8 @@ fn session_event(tape: &mut Tape<'_>, pending: &mut Pending, stages: u32) -> ses
     };
     let stage = 1 + tape.below(stages + 1);
     match tape.byte() {
-        0..70 => {
-            let (position, rows) = pending.head.take().unwrap_or((tape.below(99), 1));
+        0..70 if pending.head.is_some() || tape.once_in(200) => {
+            let (position, rows) = pending.head.take().unwrap_or((0, 1));
             Event::HeadDone {
                 position: tape.near(position),
                 rows: tape.rows(rows),
@@ -240,20 +266,25 @@ fn session_event(tape: &mut Tape<'_>, pending: &mut Pending, stages: u32) -> ses
                 payload: tape.rows(rows.rows),
             }
         }
-        70..200 => {
-            let (end, draws, then_head) = pending.tail.take().unwrap_or((tape.below(99), false, false));
+        70..200 if pending.tail.is_some() || tape.once_in(200) => {
+            let wants = pending.tail.take().unwrap_or((0, 1, false, false));
+            let (position, end, draws, then_head) = wants;
             let drawn = Drawn {
                 token: 5,
-                position: pending.next_token,
+                position: end,
                 piece: Vec::new(),
                 end: tape.once_in(30),
                 logprobs: None,
                 reused: 0,
             };
-            let rows = if then_head && !drawn.end { Some(tape.rows(1)) } else { None };
+            let rows = if then_head && !drawn.end {
+                Some(tape.rows(1))
+            } else {
+                None
+            };
             Event::TailDone {
-                position: tape.near(end),
-                drawn: (draws != tape.once_in(40)).then_some(drawn),
+                position: tape.near(position),
+                drawn: (draws != tape.once_in(200)).then_some(drawn),
                 head_rows: rows,
             }
         }
@@ -337,10 +368,16 @@ fn stage(mut tape: Tape<'_>) -> Reached {
                     let same = |other: &stage::Compute| {
                         (other.session, other.epoch) == (compute.session, compute.epoch)
                     };
-                    assert!(!asked.iter().any(same), "two frames of one session and epoch at once");
+                    assert!(
+                        !asked.iter().any(same),
+                        "two frames of one session and epoch at once"
+                    );
                     asked.push(compute);
                 }
-                stage::Effect::Forward { body: HopBody::Rows(rows), payload } => {
+                stage::Effect::Forward {
+                    body: HopBody::Rows(rows),
+                    payload,
+                } => {
                     assert_eq!(payload.len(), rows.rows as usize * 4);
                     assert_eq!(rows.stage, 1, "the sender's name is on it");
                     reached.forwarded += 1;
@@ -351,7 +388,9 @@ fn stage(mut tape: Tape<'_>) -> Reached {
         }
         if tape.once_in(60) {
             number += 1;
-            stage.move_to(ring(number), 1, 2).expect("there is such a stage");
+            stage
+                .move_to(ring(number), 1, 2)
+                .expect("there is such a stage");
         }
         check(&stage);
     }
@@ -368,7 +407,10 @@ fn check(stage: &Stage) {
             && view.retained_bytes <= RETAINED_BYTES_MAX.max(256 * 4);
         assert!(sane, "{view:?}");
         // Replayed rows are bounded in bytes, all others in frames.
-        assert!(view.queued_frames <= FRAMES_QUEUED_MAX + POSITIONS_MAX as usize, "{view:?}");
+        assert!(
+            view.queued_frames <= FRAMES_QUEUED_MAX + POSITIONS_MAX as usize,
+            "{view:?}"
+        );
     }
 }
 
@@ -443,13 +485,16 @@ fn stage_event(
             epoch: known.wrapping_add(tape.below(3)),
             positions_max: (!tape.once_in(3)).then(|| tape.near(POSITIONS_MAX)),
         }),
-        196..222 => Event::Resume(Resume {
-            at,
-            stage: 1,
-            keep: tape.near(length),
-            from: tape.near(length.saturating_sub(tape.below(9))),
-            wanted: tape.near(length),
-        }),
+        196..222 => {
+            let back = tape.below(9);
+            Event::Resume(Resume {
+                at,
+                stage: 1,
+                keep: tape.near(length),
+                from: tape.near(length.saturating_sub(back)),
+                wanted: tape.near(length),
+            })
+        }
         222..234 => Event::Ack(Ack {
             at,
             position: tape.near(length / 2),

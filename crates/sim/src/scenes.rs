@@ -200,10 +200,7 @@ pub const SCENES: [Scene; 9] = [
         },
         asks: |outcome| {
             vec![
-                (
-                    "everybody knows everybody",
-                    outcome.sight.complete() > 0.99,
-                ),
+                ("everybody knows everybody", outcome.sight.complete() > 0.99),
                 ("all requests finish", outcome.ends.finished_share() >= 0.99),
                 ("there were requests", outcome.ends.finished > 20),
             ]
