@@ -204,7 +204,10 @@ impl Nodes {
                 if so_far >= after as usize && at.is_none() {
                     // It is ours, and was not waited for.
                     at = kill(pid, signal).ok().map(|()| Instant::now());
-                    let _ = struck.try_send(());
+                    // Who is stopped does not end.
+                    if signal != Signal::SIGSTOP {
+                        let _ = struck.try_send(());
+                    }
                 }
             });
             let ended = Instant::now();
