@@ -238,12 +238,6 @@ fn note(effect: session::Effect, pending: &mut Pending, reached: &mut Reached) {
 
 fn session_event(tape: &mut Tape<'_>, pending: &mut Pending, stages: u32) -> session::Event {
     use session::Event;
-    let at = SessionRef {
-        ring: ring(pending.ring),
-        session: SESSION,
-        epoch: tape.near(pending.epoch),
-    };
-    let stage = 1 + tape.below(stages + 1);
     match tape.byte() {
         0..70 if pending.head.is_some() || tape.once_in(200) => {
             let (position, rows) = pending.head.take().unwrap_or((0, 1));
@@ -252,70 +246,9 @@ fn session_event(tape: &mut Tape<'_>, pending: &mut Pending, stages: u32) -> ses
                 rows: tape.rows(rows),
             }
         }
-        70..140 if !pending.sent.is_empty() => {
-            let rows = pending.sent.remove(0);
-            let rows = Rows {
-                epoch: tape.near(rows.epoch),
-                position: tape.near(rows.position),
-                rows: tape.near(rows.rows),
-                stage: tape.near(stages),
-                ..rows
-            };
-            Event::Returned {
-                rows,
-                payload: tape.rows(rows.rows),
-            }
-        }
-        70..200 if pending.tail.is_some() || tape.once_in(200) => {
-            let wants = pending.tail.take().unwrap_or((0, 1, false, false));
-            let (position, end, draws, then_head) = wants;
-            let drawn = Drawn {
-                token: 5,
-                position: end,
-                piece: Vec::new(),
-                end: tape.once_in(30),
-                logprobs: None,
-                reused: 0,
-            };
-            let rows = if then_head && !drawn.end {
-                Some(tape.rows(1))
-            } else {
-                None
-            };
-            Event::TailDone {
-                position: tape.near(position),
-                drawn: (draws != tape.once_in(200)).then_some(drawn),
-                head_rows: rows,
-            }
-        }
-        200..206 => Event::LinkLost { stage },
-        206..210 => Event::PeerSilent {
-            stage,
-            silent_ms: 5,
-        },
-        210..216 => Event::StageFailed {
-            stage,
-            failed: SessionFailed {
-                at,
-                stage,
-                code: tape.code(),
-                detail: String::new(),
-            },
-        },
-        216..232 => {
-            let length = tape.near(tape_position(pending));
-            Event::EpochAnswer {
-                stage,
-                answer: EpochAnswer {
-                    at,
-                    stage,
-                    length,
-                    input: tape.hash(),
-                    output: tape.hash(),
-                    retained_from: tape.near(0),
-                },
-            }
-        }
+        70..140 if !pending.sent.is_empty() => returned(tape, pending.sent.remove(0), stages),
+        70..200 if pending.tail.is_some() || tape.once_in(200) => tail_done(tape, pending),
+        200..232 => peer_event(tape, pending, stages),
         232..244 => {
             if pending.stranded {
                 (pending.stranded, pending.ring) = (false, pending.ring + 1);
@@ -332,6 +265,77 @@ fn session_event(tape: &mut Tape<'_>, pending: &mut Pending, stages: u32) -> ses
             detail: String::new(),
         },
         _ => Event::Tick,
+    }
+}
+
+/// A frame comes back.
+fn returned(tape: &mut Tape<'_>, sent: Rows, stages: u32) -> session::Event {
+    let rows = Rows {
+        epoch: tape.near(sent.epoch),
+        position: tape.near(sent.position),
+        rows: tape.near(sent.rows),
+        stage: tape.near(stages),
+        ..sent
+    };
+    let payload = tape.rows(rows.rows);
+    session::Event::Returned { rows, payload }
+}
+
+/// The engine has run the tail.
+fn tail_done(tape: &mut Tape<'_>, pending: &mut Pending) -> session::Event {
+    let wants = pending.tail.take().unwrap_or((0, 1, false, false));
+    let (position, end, draws, then_head) = wants;
+    let drawn = Drawn {
+        token: 5,
+        position: end,
+        piece: Vec::new(),
+        end: tape.once_in(30),
+        logprobs: None,
+        reused: 0,
+    };
+    let head_rows = (then_head && !drawn.end).then(|| tape.rows(1));
+    session::Event::TailDone {
+        position: tape.near(position),
+        drawn: (draws != tape.once_in(200)).then_some(drawn),
+        head_rows,
+    }
+}
+
+/// A peer says something, or is lost.
+fn peer_event(tape: &mut Tape<'_>, pending: &Pending, stages: u32) -> session::Event {
+    use session::Event;
+    let at = SessionRef {
+        ring: ring(pending.ring),
+        session: SESSION,
+        epoch: tape.near(pending.epoch),
+    };
+    let stage = 1 + tape.below(stages + 1);
+    match tape.below(16) {
+        0..3 => Event::LinkLost { stage },
+        3..5 => Event::PeerSilent {
+            stage,
+            silent_ms: 5,
+        },
+        5..8 => Event::StageFailed {
+            stage,
+            failed: SessionFailed {
+                at,
+                stage,
+                code: tape.code(),
+                detail: String::new(),
+            },
+        },
+        _ => Event::EpochAnswer {
+            stage,
+            answer: EpochAnswer {
+                at,
+                stage,
+                length: tape.near(tape_position(pending)),
+                input: tape.hash(),
+                output: tape.hash(),
+                retained_from: tape.near(0),
+            },
+        },
     }
 }
 
@@ -435,50 +439,8 @@ fn stage_event(
             epoch,
             positions_max: tape.near(POSITIONS_MAX),
         }),
-        24..110 => {
-            let count = match tape.once_in(3) {
-                true => 1 + tape.below(256),
-                false => 1,
-            };
-            let position = tape.near(accepted);
-            let kinds = [RowsKind::Decode, RowsKind::Prefill, RowsKind::Replay];
-            let rows = Rows {
-                session,
-                epoch,
-                position,
-                rows: tape.near(count),
-                chunk: tape.near(position / 256),
-                stage: tape.near(0),
-                kind: kinds[tape.below(3) as usize],
-            };
-            Event::Rows {
-                rows,
-                payload: tape.rows(rows.rows),
-            }
-        }
-        110..180 if !asked.is_empty() => {
-            let stage::Compute {
-                session,
-                epoch,
-                position,
-                rows,
-                ..
-            } = asked.remove(0);
-            if tape.once_in(20) {
-                return Event::ComputeFailed {
-                    session,
-                    epoch,
-                    position,
-                    detail: String::new(),
-                };
-            }
-            Event::Computed {
-                session,
-                epoch,
-                position,
-                output: tape.rows(rows),
-            }
-        }
+        24..110 => frame(tape, at, accepted),
+        110..180 if !asked.is_empty() => computed(tape, asked.remove(0)),
         110..196 => Event::Epoch(NewEpoch {
             ring: at.ring,
             session,
@@ -511,5 +473,51 @@ fn stage_event(
             let _ = stage.shadow(at, tape.near(0), tape.near(length));
             Event::Tick
         }
+    }
+}
+
+/// A frame comes from the stage before.
+fn frame(tape: &mut Tape<'_>, at: SessionRef, accepted: u32) -> stage::Event {
+    let count = match tape.once_in(3) {
+        true => 1 + tape.below(256),
+        false => 1,
+    };
+    let position = tape.near(accepted);
+    let kinds = [RowsKind::Decode, RowsKind::Prefill, RowsKind::Replay];
+    let rows = Rows {
+        session: at.session,
+        epoch: at.epoch,
+        position,
+        rows: tape.near(count),
+        chunk: tape.near(position / 256),
+        stage: tape.near(0),
+        kind: kinds[tape.below(3) as usize],
+    };
+    let payload = tape.rows(rows.rows);
+    stage::Event::Rows { rows, payload }
+}
+
+/// The engine answers.
+fn computed(tape: &mut Tape<'_>, asked: stage::Compute) -> stage::Event {
+    let stage::Compute {
+        session,
+        epoch,
+        position,
+        rows,
+        ..
+    } = asked;
+    if tape.once_in(20) {
+        return stage::Event::ComputeFailed {
+            session,
+            epoch,
+            position,
+            detail: String::new(),
+        };
+    }
+    stage::Event::Computed {
+        session,
+        epoch,
+        position,
+        output: tape.rows(rows),
     }
 }
