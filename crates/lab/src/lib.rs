@@ -49,4 +49,6 @@ pub mod wait;
 mod world;
 
 pub use link::{Counts, Measured, Shape};
-pub use world::{Link, MACHINES_MAX, Machine, Node, Partition, Process, Setup, Starved, World};
+pub use world::{
+    Disk, Link, MACHINES_MAX, Machine, Node, Partition, Process, Setup, Starved, World,
+};

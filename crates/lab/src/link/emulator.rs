@@ -139,6 +139,11 @@ impl Emulator {
         Ok(board.ports.len() - 1)
     }
 
+    /// From now on an interface has another address.
+    pub(crate) fn readdress(&self, port: usize, addr: Ipv4Addr) {
+        self.shared.board().ports[port].addr = addr;
+    }
+
     /// Looks at the way from one interface to another, or changes it.
     pub(crate) fn with<T>(
         &self,

@@ -4,14 +4,14 @@ use std::ffi::OsStr;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 
 use super::ground::Namespace;
-use super::{Process, Setup, Starved, processes};
+use super::{Disk, Process, Setup, Starved, processes};
 
 /// A machine of a world, which lasts as long as its world does.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct Machine(Arc<Parts>);
 struct Parts {
     name: String,
     namespace: Namespace,
-    addr: Ipv4Addr,
+    addr: Mutex<Ipv4Addr>,
     port: usize,
     dir: PathBuf,
 }
@@ -38,7 +38,7 @@ impl Machine {
         Self(Arc::new(Parts {
             name,
             namespace,
-            addr,
+            addr: Mutex::new(addr),
             port,
             dir,
         }))
@@ -51,7 +51,11 @@ impl Machine {
 
     /// Its address among the other machines.
     pub fn addr(&self) -> Ipv4Addr {
-        self.0.addr
+        *self.0.addr.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_addr(&self, addr: Ipv4Addr) {
+        *self.0.addr.lock().unwrap_or_else(PoisonError::into_inner) = addr;
     }
 
     /// Its network namespace, as `ip netns` knows it.
@@ -91,6 +95,15 @@ impl Machine {
         )
         .with_context(|| format!("mounting {}", dir.display()))?;
         Ok(dir)
+    }
+
+    /// A disk of so many bytes that can fail; at least a few MiB, for the file system takes its share.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made or mounted; the message says what is needed.
+    pub fn failing_disk(&self, name: &str, bytes: u64) -> Result<Disk> {
+        Disk::make(self.dir().join(name), bytes)
     }
 
     /// A command that runs on this machine.

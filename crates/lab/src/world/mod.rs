@@ -5,6 +5,7 @@
 //! namespaces, interfaces, mounts and files, also on the way out of a panic.
 
 mod cpu;
+mod disk;
 pub(crate) mod ground;
 mod link;
 mod machine;
@@ -23,6 +24,7 @@ use crate::link::calibrate::{self, Stamps};
 use crate::link::emulator::{Emulator, MTU};
 use crate::link::{Measured, Shape};
 pub use cpu::Starved;
+pub use disk::Disk;
 use ground::{Ground, Namespace, ip};
 pub use link::Link;
 pub use machine::Machine;
@@ -40,6 +42,8 @@ const INTERFACE_PACKETS: u32 = 4_096;
 pub struct World {
     emulator: Emulator,
     machines: Vec<Machine>,
+    /// The last address that no machine has from the beginning.
+    spare_addr: u8,
     ground: Ground,
     /// For calibration.
     _stamps: Stamps,
@@ -59,6 +63,7 @@ impl World {
             ground: Ground::new()?,
             emulator: Emulator::start(seed)?,
             machines: Vec::new(),
+            spare_addr: MACHINES_MAX as u8,
             _stamps: Stamps::keep()?,
         })
     }
@@ -98,6 +103,30 @@ impl World {
         let attached = self.emulator.attach(device, addr)?;
         assert_eq!(attached, port, "machines and interfaces are numbered alike");
         Ok(machine)
+    }
+
+    /// Gives a machine another address, as another network would; what is sent to the old one gets lost.
+    ///
+    /// # Errors
+    ///
+    /// When there is no address left, or the system refuses.
+    pub fn readdress(&mut self, machine: &Machine) -> Result<Ipv4Addr> {
+        let spare = self
+            .spare_addr
+            .checked_add(1)
+            .filter(|last| *last < u8::MAX);
+        self.spare_addr = spare.context("no address is left")?;
+        let (old, new) = (machine.addr(), Ipv4Addr::new(10, 88, 0, self.spare_addr));
+        let name = machine.namespace().name();
+        // The last address takes the ways with it.
+        ip(&format!("-n {name} addr del {old}/24 dev {INTERFACE}"))?;
+        ip(&format!("-n {name} addr add {new}/24 dev {INTERFACE}"))?;
+        ip(&format!(
+            "-n {name} route replace 224.0.0.0/4 dev {INTERFACE}"
+        ))?;
+        machine.set_addr(new);
+        self.emulator.readdress(machine.port(), new);
+        Ok(new)
     }
 
     /// Several machines.

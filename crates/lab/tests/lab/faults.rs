@@ -102,6 +102,30 @@ fn a_disk_is_full_when_its_bytes_are_written() {
 }
 
 #[test]
+fn a_failed_disk_answers_nothing_and_its_replacement_has_what_was_synchronised() {
+    let Some(mut world) = world(6) else { return };
+    let a = world.machine("a").unwrap();
+    let mut disk = a.failing_disk("disk", 16 << 20).unwrap();
+    let path = disk.path().join("kept");
+    std::fs::File::create(&path)
+        .and_then(|mut file| {
+            file.write_all(b"kept")?;
+            file.sync_all()
+        })
+        .unwrap();
+    let mut lost = std::fs::File::create(disk.path().join("lost")).unwrap();
+    lost.write_all(b"lost").unwrap();
+    disk.fail().unwrap();
+    let eio = |error: std::io::Error| assert_eq!(error.raw_os_error(), Some(5), "{error}");
+    eio(lost.write_all(b"more").unwrap_err());
+    eio(std::fs::read(&path).unwrap_err());
+    eio(std::fs::File::create(disk.path().join("new")).unwrap_err());
+    disk.replace().unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"kept");
+    std::fs::write(disk.path().join("new"), b"new").unwrap();
+}
+
+#[test]
 fn a_starved_machine_is_held_back_until_it_is_not() {
     let Some(mut world) = world(5) else { return };
     let a = world.machine("a").unwrap();

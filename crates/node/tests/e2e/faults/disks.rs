@@ -1,4 +1,4 @@
-//! Row 18: a node whose disk is full.
+//! Row 18: a node whose disk is full, or fails.
 
 use super::{linked, member, on, world};
 use crate::support::http::greedy;
@@ -30,6 +30,52 @@ fn fill(disk: &Path) {
         ErrorKind::StorageFull,
         "it is full"
     );
+}
+
+#[test]
+fn a_node_whose_disk_fails_goes_on_answering_and_has_what_was_synchronised_when_it_is_replaced() {
+    let (_world, [a, b, c]) = world(182, ["a", "b", "c"]);
+    let dir = tempfile::tempdir().unwrap();
+    let model = slow(dir.path());
+    on(&a, async || {
+        let mut disk = a.failing_disk("disk", DISK).unwrap();
+        let first = member(&a, &model).data(disk.path()).up().await;
+        let second = member(&b, &model).join(&first).up().await;
+        for node in [&first, &second] {
+            linked(node, 1).await;
+        }
+        let question = greedy("hello", 48);
+        // Who asks by command line needs the disk, too.
+        let client = first.client();
+        let expected = client.stream(question.clone()).await.unwrap();
+        let id = first.id();
+        let invited = member(&c, &model).join(&first);
+
+        disk.fail().unwrap();
+        let error = std::fs::File::create(disk.path().join("new")).unwrap_err();
+        assert_eq!(
+            error.raw_os_error(),
+            Some(nix::errno::Errno::EIO as i32),
+            "{error}"
+        );
+        for _ in 0..2 {
+            assert_eq!(client.stream(question.clone()).await.unwrap(), expected);
+        }
+        // What would have to be kept is refused: the ticket could be used twice.
+        invited.refused();
+
+        disk.replace().unwrap();
+        let setup = first.setup().clone();
+        let mut first = first;
+        first.kill9();
+        let first = setup.up().await;
+        assert_eq!(first.id(), id);
+        let third = member(&c, &model).join(&first).up().await;
+        for node in [&first, &second, &third] {
+            linked(node, 2).await;
+        }
+        assert_eq!(first.client().stream(question).await.unwrap(), expected);
+    });
 }
 
 #[test]

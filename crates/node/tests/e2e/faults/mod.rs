@@ -1,9 +1,11 @@
 //! Faults of machines and of what lies between them, on the proving ground of crate `lab`: each is measured before it is
 //! trusted, and shown to strike. Named as the rows of PROMISES.md.
 
+mod addresses;
 mod clocks;
 mod disks;
 mod ghosts;
+mod guesses;
 mod links;
 mod many;
 mod partitions;

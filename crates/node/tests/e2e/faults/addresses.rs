@@ -1,0 +1,37 @@
+//! Row 23: a machine gets another address in the middle of an answer.
+
+use super::{Ring, on, world};
+use crate::support::http::{Event, greedy};
+use node::status::Status;
+
+/// Tokens of an answer, and pieces that have come when the machine moves.
+const TOKENS: u32 = 300;
+const BEFORE: usize = 40;
+
+#[test]
+fn a_stage_that_moves_to_another_address_ends_no_answer() {
+    let (mut world, [a, b, c]) = world(231, ["a", "b", "c"]);
+    on(&a, async || {
+        let ring = Ring::form(&[&a, &b, &c], 1, 1).await;
+        let question = greedy("hello", TOKENS);
+        let expected = ring.undisturbed(&question).await;
+        let stood_by = |status: &Status| !status.ring.as_ref().unwrap().standbys.is_empty();
+        let what = "somebody stands by";
+        ring.a().status_when(what, stood_by).await;
+        let moved = [&a, &b, &c][ring.stages()[0]];
+        let before = moved.addr();
+        let mut stream = ring.a().client().open(question).await.unwrap();
+        let mut text = stream.texts(BEFORE).await;
+        let after = world.readdress(moved).unwrap();
+        assert_ne!(after, before);
+        loop {
+            match stream.next().await {
+                Some(Event::Text(more)) => text += &more,
+                Some(Event::Finish(_) | Event::Usage(_)) => {}
+                Some(Event::Done) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(text, expected.text);
+    });
+}
