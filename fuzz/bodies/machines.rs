@@ -2,13 +2,15 @@
 //! are what a sound engine or peer would do next, the others are anything.
 
 use bytes::Bytes;
-use proto::host::{Drawn, Role};
+use proto::host::{Drawn, GUESSES_MAX, Role};
 use proto::ids::{Hash, NodeId, RingId, SessionId};
 use proto::model::{LayerRange, Sampling};
 use proto::ring::{
     Ack, EpochAnswer, HopBody, NewEpoch, OpenSession, RefusalCode, Resume, Rows, RowsKind,
     SessionFailed, SessionRef,
 };
+use std::time::Duration;
+use swarm::draft::Costs;
 use swarm::session::{self, FRAMES_IN_FLIGHT_MAX, RemoteStage, Session, SessionPlan, Way};
 use swarm::stage::{self, FRAMES_QUEUED_MAX, Stage, StagePlan, TOMBS_MAX};
 
@@ -29,6 +31,9 @@ pub(crate) struct Reached {
     pub(crate) forwarded: usize,
     pub(crate) refused: usize,
     pub(crate) went_on: usize,
+    /// Tokens that were guessed right, and others.
+    pub(crate) right: usize,
+    pub(crate) wrong: usize,
 }
 
 /// Bytes as numbers; when there are none left, 0.
@@ -128,12 +133,30 @@ struct Pending {
     head: Option<(u32, u32)>,
     /// Position, the end of the rows, whether a token is drawn, and whether the head runs on it.
     tail: Option<(u32, u32, bool, bool)>,
+    /// The tokens of the last of these rows.
+    guesses: Vec<i32>,
     sent: Vec<Rows>,
     epoch: u32,
     ring: u32,
     over: bool,
     stranded: bool,
     next_token: u32,
+}
+
+/// Texts say the same again after so many tokens.
+const HABIT: u32 = 7;
+
+fn habit_at(position: u32) -> i32 {
+    (position % HABIT) as i32
+}
+
+/// Laps on which guesses cost nothing.
+fn cheap() -> Costs {
+    let mut costs = Costs::default();
+    for guesses in 0..=GUESSES_MAX {
+        costs.learn(guesses, Duration::from_millis(100));
+    }
+    costs
 }
 
 fn session(mut tape: Tape<'_>) -> Reached {
@@ -146,13 +169,15 @@ fn session(mut tape: Tape<'_>) -> Reached {
         stages: remote(stages),
         embedding_length: 1,
         positions_max: POSITIONS_MAX,
-        prompt: (0..prompt as i32).collect(),
+        prompt: (0..prompt).map(habit_at).collect(),
         tokens_max: 1 + tape.below(40),
         sampling: Sampling::GREEDY,
         moves_max: tape.below(4),
         retained_bytes_max: RETAINED_BYTES_MAX,
         stage_retained_bytes_max: RETAINED_BYTES_MAX,
         sharers: 1,
+        guesses_max: tape.below(10),
+        costs: cheap(),
     };
     let mut session = Session::new(plan).expect("the plan is sound");
     let (mut reached, mut now_ms) = (Reached::default(), 0);
@@ -163,6 +188,7 @@ fn session(mut tape: Tape<'_>) -> Reached {
     };
     let mut event = session::Event::Start;
     loop {
+        session.set_lone(!tape.once_in(20));
         let effects = session.handle(event, now_ms);
         assert!(
             !pending.over || effects.is_empty(),
@@ -173,6 +199,8 @@ fn session(mut tape: Tape<'_>) -> Reached {
             .for_each(|effect| note(effect, &mut pending, &mut reached));
         let status = session.status();
         assert_eq!(status.over, pending.over);
+        reached.right = status.guessed_right as usize;
+        reached.wrong = (status.guessed - status.guessed_right) as usize;
         assert!(
             status.frames_in_flight <= FRAMES_IN_FLIGHT_MAX,
             "{status:?}"
@@ -206,6 +234,7 @@ fn note(effect: session::Effect, pending: &mut Pending, reached: &mut Reached) {
             };
             let end = run.position + payload.len() as u32 / 4;
             let wants = (run.position, end, draws.is_some(), draws == Some(true));
+            pending.guesses = run.guesses;
             let busy = pending.tail.replace(wants);
             assert!(busy.is_none(), "two runs of the tail at once");
         }
@@ -285,18 +314,35 @@ fn returned(tape: &mut Tape<'_>, sent: Rows, stages: u32) -> session::Event {
 fn tail_done(tape: &mut Tape<'_>, pending: &mut Pending) -> session::Event {
     let wants = pending.tail.take().unwrap_or((0, 1, false, false));
     let (position, end, draws, then_head) = wants;
-    let drawn = Drawn {
-        token: 5,
-        position: end,
-        piece: Vec::new(),
-        end: tape.once_in(30),
-        logprobs: None,
-        reused: 0,
-    };
-    let head_rows = (then_head && !drawn.end).then(|| tape.rows(1));
+    let guesses = std::mem::take(&mut pending.guesses);
+    let mut drawn: Vec<Drawn> = Vec::new();
+    let wanted = draws != tape.once_in(200);
+    for at in (end - guesses.len() as u32)..=end {
+        if !wanted {
+            break;
+        }
+        let token = Drawn {
+            token: match tape.once_in(6) {
+                true => 99,
+                false => habit_at(at),
+            },
+            position: at,
+            piece: Vec::new(),
+            end: tape.once_in(30),
+            logprobs: None,
+            reused: 0,
+        };
+        let right = !token.end && guesses.get(drawn.len()) == Some(&token.token);
+        drawn.push(token);
+        if right == tape.once_in(200) {
+            break;
+        }
+    }
+    let ended = drawn.last().is_none_or(|drawn| drawn.end);
+    let head_rows = (then_head && !ended).then(|| tape.rows(1));
     session::Event::TailDone {
         position: tape.near(position),
-        drawn: (draws != tape.once_in(200)).then_some(drawn),
+        drawn,
         head_rows,
     }
 }
@@ -478,11 +524,20 @@ fn stage_event(
 
 /// A frame comes from the stage before.
 fn frame(tape: &mut Tape<'_>, at: SessionRef, accepted: u32) -> stage::Event {
-    let count = match tape.once_in(3) {
-        true => 1 + tape.below(256),
-        false => 1,
+    let (count, guessed) = match tape.below(3) {
+        0 => (1 + tape.below(256), 0),
+        1 => (1, 0),
+        _ => {
+            let guessed = tape.below(GUESSES_MAX as u32 + 1);
+            (1 + guessed, guessed)
+        }
     };
-    let position = tape.near(accepted);
+    // Into the guesses before it, if there were any.
+    let back = match tape.once_in(3) {
+        true => tape.below(GUESSES_MAX as u32),
+        false => 0,
+    };
+    let position = tape.near(accepted.saturating_sub(back));
     let kinds = [RowsKind::Decode, RowsKind::Prefill, RowsKind::Replay];
     let rows = Rows {
         session: at.session,
@@ -492,6 +547,7 @@ fn frame(tape: &mut Tape<'_>, at: SessionRef, accepted: u32) -> stage::Event {
         chunk: tape.near(position / 256),
         stage: tape.near(0),
         kind: kinds[tape.below(3) as usize],
+        guessed: tape.near(guessed),
     };
     let payload = tape.rows(rows.rows);
     stage::Event::Rows { rows, payload }

@@ -1,6 +1,7 @@
 //! What exists once a model is loaded: its parts, the sampler, and what is measured.
 
-use crate::draft::{Costs, DRAFT_TOKENS_MAX, Drafting, look_up};
+mod checks;
+
 use crate::figures::Figures;
 use crate::llama::{Input, Reading, StepError, Wanted};
 use crate::parts::{Parts, SessionSlice};
@@ -12,12 +13,13 @@ use proto::host::{
     Answer, Draw, Drawn, EmbedRows, FailCode, Failed, LoadSpec, Loaded, Logprobs, Memory, Output,
     Probable, Role, Run, Steer,
 };
-use proto::host::{EMBED_TEXTS_MAX, Stats, Task};
+use proto::host::{GUESSES_MAX, Stats, Task};
 use proto::ids::SessionId;
-use proto::packet::{self, PAYLOAD_BYTES_MAX};
+use proto::packet;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use swarm::draft::{Costs, Drafting, look_up};
 use swarm::sampler::Sampler;
 
 /// How long chunks may keep decoding sessions waiting, in seconds. Sessions that decode together are computed at a higher
@@ -39,6 +41,7 @@ pub(crate) struct Engine {
     lanes: u32,
     /// Rows a second of chunks, as measured.
     chunk_rate: Option<f64>,
+    guesses_max: usize,
     drafting: HashMap<SessionId, Drafting>,
     draft_costs: Costs,
     steers: Steers,
@@ -85,6 +88,7 @@ impl Engine {
             stats: Stats::default(),
             lanes: spec.lanes.max(1),
             chunk_rate: None,
+            guesses_max: GUESSES_MAX.min(spec.guesses_max as usize),
             drafting: HashMap::new(),
             draft_costs: Costs::default(),
             steers: Steers::default(),
@@ -154,70 +158,6 @@ impl Engine {
         self.steers.set(steer, begun, &model, settled);
     }
 
-    /// Checks a run's shape; returns its number of rows and its activations.
-    pub(crate) fn check(&self, run: &Run, payload: &[u8]) -> Result<(usize, Vec<f32>), Failed> {
-        self.steers.check(run.session)?;
-        let values = packet::f32_from_bytes(payload)
-            .ok_or_else(|| bad_call("the payload is not a number of f32 values"))?;
-        if run.role != Role::Whole && !run.adapters.is_empty() {
-            return Err(bad_call("adapters are used with whole models only"));
-        }
-        let takes_tokens = matches!(run.role, Role::Whole | Role::Head);
-        let width = self.parts.model().embedding_length() as usize;
-        let rows = if takes_tokens {
-            run.tokens.len()
-        } else {
-            values.len() / width
-        };
-        if rows == 0 || takes_tokens != values.is_empty() || takes_tokens == run.tokens.is_empty() {
-            return Err(bad_call(
-                "a part takes either tokens or activations, and at least one row",
-            ));
-        }
-        if !takes_tokens && values.len() % width != 0 {
-            return Err(bad_call("the payload is not a number of whole rows"));
-        }
-        let model = self.parts.model();
-        if let Some(token) = run.tokens.iter().find(|token| !model.knows(**token)) {
-            return Err(bad_call(&format!("token {token} is not in the vocabulary")));
-        }
-        let gives_rows = matches!(run.role, Role::Head | Role::Middle);
-        let row_bytes = self.parts.row_length(run.role)? * size_of::<f32>();
-        let fits = match run.output {
-            Output::Nothing => true,
-            Output::Rows => gives_rows && rows * row_bytes <= PAYLOAD_BYTES_MAX,
-            Output::Logits => !gives_rows && rows * row_bytes <= PAYLOAD_BYTES_MAX,
-            Output::Token(draw) => !gives_rows && draw.burst > 0,
-        };
-        if fits {
-            Ok((rows, values))
-        } else {
-            Err(bad_call("the output does not fit the part"))
-        }
-    }
-
-    /// Checks texts to be embedded.
-    pub(crate) fn check_embed(&mut self, texts: &[Vec<i32>]) -> Result<(), Failed> {
-        let most = self.parts.embedder(Role::Whole)?.tokens_max() as usize;
-        if !(1..=EMBED_TEXTS_MAX).contains(&texts.len()) {
-            let count = texts.len();
-            return Err(bad_call(&format!(
-                "{count} texts are to be embedded; 1 to {EMBED_TEXTS_MAX} can be at once"
-            )));
-        }
-        if let Some(text) = texts.iter().find(|t| !(1..=most).contains(&t.len())) {
-            let count = text.len();
-            return Err(bad_call(&format!(
-                "a text of {count} tokens is to be embedded; it can have 1 to {most}"
-            )));
-        }
-        let model = self.parts.model();
-        match texts.iter().flatten().find(|token| !model.knows(**token)) {
-            Some(token) => Err(bad_call(&format!("token {token} is not in the vocabulary"))),
-            None => Ok(()),
-        }
-    }
-
     /// Checks rows of a text to be embedded, and keeps them; all of its rows with the last of them.
     pub(crate) fn gather(
         &mut self,
@@ -272,7 +212,7 @@ impl Engine {
             pending.done = new as usize;
             pending.next = pending.next.min(pending.rows - pending.done);
         }
-        let left = (pending.rows - pending.done) as u32;
+        let left = (pending.rows - pending.done + run.guesses.len()) as u32;
         let position = run.position + pending.done as u32;
         self.parts.admit(run.session, run.role, position, left)?;
         self.parts.wear(run.session, set);
@@ -293,7 +233,8 @@ impl Engine {
         let positions = self.parts.positions_max() - pending.run.position;
         // The row itself is one of a step's and of the cache's.
         let room = positions.min(self.parts.step_rows_max()).saturating_sub(1);
-        let most = DRAFT_TOKENS_MAX
+        let most = self
+            .guesses_max
             .min(draw.burst as usize - 1)
             .min(room as usize);
         let mut text = self.parts.tokens(session).to_vec();
@@ -323,6 +264,7 @@ impl Engine {
         self.count(step, took);
         if let [pending] = &*step
             && pending.rows == 1
+            && pending.run.role == Role::Whole
         {
             self.draft_costs.learn(pending.guesses().len(), took);
         }
@@ -543,16 +485,21 @@ pub(crate) fn bad_call(detail: &str) -> Failed {
 
 impl Pending {
     /// The guessed tokens behind the run's own.
-    fn guesses(&self) -> &[i32] {
-        self.run.tokens.get(self.rows..).unwrap_or(&[])
+    /// The tokens of rows behind its own, which are computed with the last of these.
+    pub(crate) fn guesses(&self) -> &[i32] {
+        match self.run.role {
+            Role::Whole => self.run.tokens.get(self.rows..).unwrap_or(&[]),
+            _ => &self.run.guesses,
+        }
     }
 
     fn slice(&self, width: usize) -> SessionSlice<'_> {
         let rows = self.done..self.done + self.next;
+        let end = rows.end + self.guesses().len();
         let input = if self.run.tokens.is_empty() {
-            Input::Rows(&self.values[rows.start * width..rows.end * width])
+            Input::Rows(&self.values[rows.start * width..end * width])
         } else {
-            Input::Tokens(&self.run.tokens[rows.start..rows.end + self.guesses().len()])
+            Input::Tokens(&self.run.tokens[rows.start..end])
         };
         let wanted = match self.run.output {
             Output::Nothing => Wanted::Nothing,

@@ -11,7 +11,7 @@
 //! wrappers in [`llama`]) and writes the replies ([`serve`]). So no other thread is woken between a call and its computation.
 //! What has to do with texts alone (templates, tokenizing, reading replies) is done by a second thread ([`chat`]), to which
 //! calls are handed on even within a step; a third compiles grammars ([`steer`]).
-//! What earlier prompts left in the caches is used again ([`prefix`]), and a session that decodes alone guesses ahead ([`draft`]).
+//! What earlier prompts left in the caches is used again ([`prefix`]), and a session that decodes alone guesses ahead ([`swarm::draft`]).
 //! How much is set up is worked out in [`extent`]; LoRA adapters come and go in [`adapters`].
 //!
 //! It ends when the pipe closes, when the parent dies (`PR_SET_PDEATHSIG`), or by abort.
@@ -23,7 +23,6 @@
 
 pub mod adapters;
 pub mod chat;
-mod draft;
 mod engine;
 pub mod extent;
 mod figures;

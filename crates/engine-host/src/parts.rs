@@ -3,14 +3,15 @@
 //! A session takes one sequence index in every part, so that head and tail of one request agree on it.
 
 use crate::adapters::{AdapterError, AdapterSet, Shelf};
-use crate::draft::DRAFT_TOKENS_MAX;
 use crate::extent::{Extent, ExtentError};
 use crate::llama::{
     Context, ContextSpec, Embedder, Input, LoadError, Model, Pool, Reading, Slice, StepError,
     Wanted, cpu_class,
 };
 use crate::prefix::{Begin, Slots};
-use proto::host::{AdapterUse, LoadAdapter, LoadSpec, Loaded, Memory, Role, SESSIONS_MAX};
+use proto::host::{
+    AdapterUse, GUESSES_MAX, LoadAdapter, LoadSpec, Loaded, Memory, Role, SESSIONS_MAX,
+};
 use proto::ids::{SessionId, ShareScope};
 use proto::model::Numerics;
 use std::collections::HashMap;
@@ -151,9 +152,7 @@ impl Parts {
         for (part, model) in spec.parts.iter().zip(models) {
             let activations_out = matches!(part.role, Role::Head | Role::Middle);
             let outputs_max = match reading {
-                Reading::Counted if !activations_out => {
-                    sessions_max * (1 + DRAFT_TOKENS_MAX as u32)
-                }
+                Reading::Counted if !activations_out => sessions_max * (1 + GUESSES_MAX as u32),
                 _ => 0,
             };
             let context_spec = ContextSpec {

@@ -68,6 +68,11 @@ impl Pending {
         self.beginning().is_some() && self.beginning() == other.beginning()
     }
 
+    /// Rows of guesses come with its own: it is computed by itself.
+    fn is_guessed(&self) -> bool {
+        !self.run.guesses.is_empty()
+    }
+
     fn left(&self) -> usize {
         self.rows - self.done
     }
@@ -188,10 +193,16 @@ impl Schedule {
     }
 
     fn decode(&mut self, first: SessionId, sessions: usize) -> Vec<Pending> {
-        let first = self.front(&first).map(Pending::kind);
+        let front = self.front(&first);
+        let (kind, guessed) = (
+            front.map(Pending::kind),
+            front.is_some_and(Pending::is_guessed),
+        );
         let fits = |s: &&SessionId| {
-            self.front(s)
-                .is_some_and(|p| p.left() == 1 && Some(p.kind()) == first)
+            let alone = |p: &Pending| guessed || p.is_guessed();
+            self.front(s).is_some_and(|p| {
+                p.left() == 1 && Some(p.kind()) == kind && (!alone(p) || **s == first)
+            })
         };
         let together: Vec<SessionId> = self
             .turns

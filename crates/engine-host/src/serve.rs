@@ -377,14 +377,23 @@ impl Host {
         };
         let mut replies = Vec::new();
         let mut more = true;
+        let (role, mut left) = (pending.run.role, drawn.len());
         for drawn in drawn {
             let Output::Token(draw) = pending.run.output else {
                 break;
             };
+            left -= 1;
             let fits = drawn.position < positions_max;
-            more = draw.burst > 1 && !drawn.end && fits && pending.run.role == Role::Whole;
+            let head = match left {
+                0 => &head[..],
+                _ => &[],
+            };
+            more = match role {
+                Role::Whole => draw.burst > 1 && !drawn.end && fits,
+                _ => left > 0,
+            };
             pending = pending.after(&drawn, draw);
-            replies.extend(pipe::reply(id, more, Answer::Token(drawn), &head));
+            replies.extend(pipe::reply(id, more, Answer::Token(drawn), head));
         }
         if more {
             self.schedule.put_back(pending);

@@ -211,14 +211,14 @@ impl Host {
         }
     }
 
-    /// Computes rows. A run with a burst answers once a token.
+    /// Computes rows. A run with a burst, or with guesses, answers once a token.
     ///
     /// # Errors
     ///
     /// [`EngineError`] when the process is gone already; everything else comes as an answer.
     pub fn run(&self, run: Run, payload: &[u8]) -> Result<Answers, EngineError> {
         let answers = match run.output {
-            Output::Token(draw) => draw.burst as usize,
+            Output::Token(draw) => (draw.burst as usize).max(run.guesses.len() + 1),
             _ => 1,
         };
         self.call(Task::Run(run), payload, answers)

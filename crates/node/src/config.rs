@@ -75,6 +75,9 @@ pub struct Settings {
     /// The most threads to compute with; within that, as many as cores are free [default: as many as there are cores]
     #[arg(long, env = "MYZEL_THREADS", value_name = "N")]
     pub threads: Option<u32>,
+    /// Tokens that a lone request guesses at once, where that pays; the answer is the same without. 0 guesses none [default: 8]
+    #[arg(long, env = "MYZEL_GUESSES", value_name = "N")]
+    pub guesses: Option<u32>,
     /// The most memory for this node's own model and for stages of others together, as 2GiB; a model that needs more is
     /// shared with other nodes [default: three quarters of what is free at the start]
     #[arg(long, env = "MYZEL_MEMORY", value_name = "SIZE")]
@@ -361,6 +364,7 @@ impl Settings {
             kv_memory: self.kv_memory.or(other.kv_memory),
             rope_scale: self.rope_scale.or(other.rope_scale),
             threads: self.threads.or(other.threads),
+            guesses: self.guesses.or(other.guesses),
             allow_unsandboxed: self.allow_unsandboxed.or(other.allow_unsandboxed),
             journal: self.journal.or(other.journal),
             lan: self.lan.or(other.lan),

@@ -34,6 +34,8 @@ pub struct EngineSettings {
     pub kv_bytes_max: Option<u64>,
     /// The most threads, or `None` for as many as there are cores.
     pub threads: Option<u32>,
+    /// Tokens that are guessed at once, at most; 0 guesses none.
+    pub guesses_max: u32,
     /// Whether others are served though the engine is not fully locked up.
     pub allow_unsandboxed: bool,
     /// The record of models that engine-hosts died with.
@@ -53,6 +55,7 @@ impl EngineSettings {
             kv: self.kv,
             rope_scale: self.rope_scale,
             kv_bytes_max: self.kv_bytes_max,
+            guesses_max: self.guesses_max,
             ..LoadSpec::new(parts, self.numerics)
         }
     }
@@ -194,6 +197,7 @@ impl HomeSession {
             output: Output::Token(draw),
             scope: Some(self.scope),
             adapters: Vec::new(),
+            guesses: Vec::new(),
         }
     }
 }

@@ -113,6 +113,12 @@ pub struct RingStatus {
     /// Who has loaded a stage in case that its host is lost.
     #[serde(default)]
     pub standbys: Vec<StandbyStatus>,
+    /// Tokens that requests over this ring guessed, of those that have ended.
+    #[serde(default)]
+    pub guessed: u64,
+    /// Guesses that were right.
+    #[serde(default)]
+    pub guessed_right: u64,
 }
 
 /// A stage that is loaded beforehand.

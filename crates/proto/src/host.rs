@@ -37,6 +37,9 @@ pub const EMBED_TEXTS_MAX: usize = 32;
 /// The most tokens of one of its texts; a model that knows fewer positions takes fewer.
 pub const EMBED_TOKENS_MAX: u32 = 2_048;
 
+/// The most tokens that are guessed at once: a step of so many rows and one more costs at most a few steps of one row.
+pub const GUESSES_MAX: usize = 8;
+
 /// The furthest that positions may be stretched beyond what a model was trained for, as a factor.
 pub const ROPE_SCALE_MAX: f32 = 32.0;
 
@@ -174,6 +177,11 @@ pub struct Run {
     /// name the same ones.
     #[n(6)]
     pub adapters: Vec<AdapterUse>,
+    /// [`Role::Tail`] with [`Output::Token`]: the tokens of all rows but the first, at most [`GUESSES_MAX`], which were guessed.
+    /// What is drawn behind the first row is answered, and behind each further one as long as the guess was right; the rows of
+    /// wrong guesses are taken back, in the head's cache too.
+    #[n(7)]
+    pub guesses: Vec<i32>,
 }
 
 /// What a run is to answer.
@@ -258,7 +266,7 @@ pub enum Answer {
     /// `rows` rows of f32 values in the payload.
     #[n(3)]
     Rows(#[n(0)] u32),
-    /// A token; the payload holds the head's activations if they were asked for.
+    /// A token; the payload holds the head's activations if they were asked for: of the last one, where guesses were right.
     #[n(4)]
     Token(#[n(0)] Drawn),
     /// Done.

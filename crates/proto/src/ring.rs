@@ -544,6 +544,14 @@ pub struct Rows {
     /// What the rows are for.
     #[n(6)]
     pub kind: RowsKind,
+    /// How many of the last rows are of tokens that are only guessed, fewer than there are rows: the next frame may begin at
+    /// any of them, and take its place and those of all behind it. 0 from a node that does not know this.
+    #[cbor(n(7), skip_if = "is_none")]
+    pub guessed: u32,
+}
+
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// What rows are for; deadlines depend on it.

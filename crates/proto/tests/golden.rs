@@ -409,6 +409,7 @@ fn hops() {
         chunk: 1,
         stage: 1,
         kind: RowsKind::Decode,
+        guessed: 0,
     };
     let open = OpenSession {
         session: SessionId([8; 16]),

@@ -4,7 +4,7 @@
 
 use proto::ids::Hash;
 use proto::packet::PAYLOAD_BYTES_MAX;
-use proto::ring::{CHUNK_ROWS, DETAIL_BYTES_MAX, Rows};
+use proto::ring::{CHUNK_ROWS, DETAIL_BYTES_MAX, Rows, RowsKind};
 
 /// Bytes of one number on the wire.
 const VALUE_BYTES: usize = 4;
@@ -67,6 +67,16 @@ pub enum ShapeFault {
         /// How many it claims.
         got: u32,
     },
+    /// All rows are guesses, or guesses where none belong.
+    #[error("{got} guessed rows of {rows} in a frame of kind {kind:?}")]
+    Guessed {
+        /// How many it claims.
+        got: u32,
+        /// How many rows it has.
+        rows: u32,
+        /// What they are for.
+        kind: RowsKind,
+    },
     /// The chunk does not belong to the position.
     #[error("chunk {got}, expected {expected}")]
     Chunk {
@@ -118,6 +128,13 @@ impl Shape {
         }
         if rows.rows == 0 || rows.rows > CHUNK_ROWS {
             return Err(ShapeFault::Rows { got: rows.rows });
+        }
+        if rows.guessed > 0 && (rows.guessed >= rows.rows || rows.kind != RowsKind::Decode) {
+            return Err(ShapeFault::Guessed {
+                got: rows.guessed,
+                rows: rows.rows,
+                kind: rows.kind,
+            });
         }
         let expected = chunk_of(rows.position);
         if rows.chunk != expected {

@@ -27,12 +27,14 @@
 //! | [`spill`] | where retained outputs go that memory has no room for |
 //! | [`frame`] | the shape that a frame of activations must have, and how rows are cut into frames |
 //! | [`sampler`] | (seed, position, logits) to a token |
+//! | [`draft`] | which tokens are guessed to follow, and whether that pays |
 //!
 //! The crate owns no task. A session ends with exactly one [`session::Effect::Finish`] or [`session::Effect::Fail`]
 //! and is deaf afterwards; a stage ends when its ring is closed and the node lets go of it.
 //!
 //! *Invariant:* nothing here grows without a named limit; maps are ordered, so that equal inputs give equal outputs.
 
+pub mod draft;
 pub mod frame;
 pub mod members;
 pub mod plan;

@@ -18,6 +18,8 @@ pub(crate) struct Record {
     pub(crate) rows: u32,
     /// BLAKE3 of the input it was computed from; `None` when that was a longer frame, cut since.
     pub(crate) input: Option<Hash>,
+    /// Rows of guesses that the frame had besides, and whose place was taken.
+    pub(crate) replaced: u32,
     /// The rows.
     pub(crate) output: Kept,
 }
@@ -175,6 +177,17 @@ impl Retained {
         }
     }
 
+    /// Forgets rows from `length` on, which lies in the newest record: others take their place. What was left of it is still known as
+    /// that frame's.
+    pub(crate) fn replace(&mut self, length: u32, embedding_length: u32) {
+        let newest = self.records.back();
+        let (rows, input) = newest.map_or((0, None), |r| (r.rows + r.replaced, r.input));
+        self.cut(length, embedding_length);
+        if let Some(record) = self.records.back_mut() {
+            (record.replaced, record.input) = (rows.saturating_sub(record.rows), input);
+        }
+    }
+
     /// Forgets rows from `length` on; a record across it loses its later rows.
     pub(crate) fn cut(&mut self, length: u32, embedding_length: u32) {
         while self
@@ -199,7 +212,8 @@ impl Retained {
             return self.clear();
         };
         output.truncate(rows as usize * row_bytes(embedding_length));
-        (record.rows, record.input, record.output) = (rows, None, Kept::Here(output));
+        (record.rows, record.input, record.replaced) = (rows, None, 0);
+        record.output = Kept::Here(output);
         self.push(record);
     }
 

@@ -32,6 +32,13 @@
 //! The same happens on the same ring when a stage's engine was started again. Whatever comes late is of an old epoch. A node that
 //! finds no ring says so ([`Event::GiveUp`]).
 //!
+//! **Guesses.** A lone request's lap is mostly waiting. So tokens that are likely to follow the one that was drawn ([`crate::draft`]) go
+//! round with it, in one frame, and the tail draws behind each of them for as long as the one before was right. In exact mode a row's
+//! bits do not depend on its neighbours, so the tokens are those without guesses. Rows of wrong ones are taken back: here by the
+//! engine, and at the stages by the next frame, which begins in their place. Until a row that was sent in the place of a guess has come
+//! back, a stage may have the guess's still, and nothing from there on is kept when the ring is lost. How many are guessed
+//! follows from what laps with and without take, and how often guesses are right; while others use the ring, too, it is none.
+//!
 //! **Shadows.** Once to compute a session again would take long, whoever stands by for a stage is fed what has gone round
 //! ([`Effect::Shadow`]), and has caches that lack little when it takes over.
 //!
@@ -57,6 +64,8 @@
 //!     retained_bytes_max: RETAINED_BYTES_MAX,
 //!     stage_retained_bytes_max: RETAINED_BYTES_MAX,
 //!     sharers: 1,
+//!     guesses_max: 8,
+//!     costs: Default::default(),
 //! })?;
 //!
 //! let effects = session.handle(Event::Start, 0);
@@ -71,7 +80,7 @@
 //! let effects = session.handle(Event::Returned { rows: back, payload: payload.clone() }, 20);
 //! let [Effect::RunTail { run, .. }] = &effects[..] else { panic!("{effects:?}") };
 //! // ... and the engine draws:
-//! let drawn = Some(Drawn { token: 14, position: 3, piece: b" word".to_vec(), end: false, logprobs: None, reused: 0 });
+//! let drawn = vec![Drawn { token: 14, position: 3, piece: b" word".to_vec(), end: false, logprobs: None, reused: 0 }];
 //! let done = Event::TailDone { position: run.position, drawn, head_rows: None };
 //! let effects = session.handle(done, 22);
 //! assert!(matches!(effects[0], Effect::Token(_)));
@@ -81,6 +90,7 @@
 
 mod fault;
 mod goes_on;
+mod guesses;
 mod message;
 mod moves;
 mod pace;
@@ -104,6 +114,7 @@ pub use pace::{
 use crate::frame::{clean, frame_rows};
 use crate::retained::Retained;
 use bytes::Bytes;
+use guesses::Guesses;
 use pace::Pace;
 use proto::ring::{EpochAnswer, LEASE_MS, LinkBody, SessionRef};
 use std::collections::VecDeque;
@@ -184,6 +195,7 @@ pub struct Session {
     doubts: u64,
     /// Up to where standbys may be fed.
     shadowed: u32,
+    guesses: Guesses,
 }
 
 impl Session {
@@ -217,6 +229,7 @@ impl Session {
             suspicions: 0,
             doubts: 0,
             shadowed: 0,
+            guesses: Guesses::new(plan.costs.clone()),
             plan,
         })
     }
@@ -260,6 +273,8 @@ impl Session {
             tokens: self.tokens_drawn(),
             frames_in_flight: self.frames_in_flight(),
             suspicions: self.suspicions,
+            guessed: self.guesses.made,
+            guessed_right: self.guesses.right,
             retained_bytes: self.retained.bytes(),
             decode_ms: self.pace.smoothed_ms(StepKind::Decode),
             prefill_ms: self.pace.smoothed_ms(StepKind::Prefill),
@@ -275,7 +290,7 @@ impl Session {
     ) -> Result<(), SessionFault> {
         match event {
             Event::HeadDone { position, rows } => {
-                self.head_done(position, rows)?;
+                self.head_done(position, rows, out)?;
                 self.settle(now_ms, out);
                 Ok(())
             }
@@ -284,7 +299,7 @@ impl Session {
                 drawn,
                 head_rows,
             } => {
-                self.tail_done(position, drawn, head_rows, out)?;
+                self.tail_done(position, (drawn, head_rows), now_ms, out)?;
                 self.settle(now_ms, out);
                 Ok(())
             }
@@ -363,6 +378,11 @@ impl Session {
         self.tokens.len() as u32
     }
 
+    /// Tokens and guesses.
+    fn known_len(&self) -> u32 {
+        self.tokens_len() + self.guesses.tokens.len() as u32
+    }
+
     fn frames_in_flight(&self) -> usize {
         let engine = usize::from(self.head.is_some()) + usize::from(self.tail.is_some());
         self.flight.len() + self.returned.len() + engine
@@ -374,7 +394,7 @@ impl Session {
         let rows = grid - position % grid;
         Span {
             position,
-            rows: rows.min(self.tokens_len() - position),
+            rows: rows.min(self.known_len() - position),
         }
     }
 }

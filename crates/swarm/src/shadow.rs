@@ -29,6 +29,7 @@ pub(crate) fn frames(
             chunk: chunk_of(position),
             stage,
             kind: RowsKind::Replay,
+            guessed: 0,
         });
         (body, payload)
     };

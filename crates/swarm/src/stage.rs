@@ -13,6 +13,7 @@
 //! | --- | --- |
 //! | at `length` | taken: queued, computed in order, output kept and forwarded |
 //! | before it, same rows and same hash as before | the stored output goes out again; once, if still being computed |
+//! | before it, at a row that the newest frame guessed | taken in place of that row and those behind it |
 //! | before it, another input | [`RefusalCode::Conflict`] |
 //! | before it, output no longer kept | [`RefusalCode::Forgotten`] |
 //! | behind it | [`RefusalCode::Gap`] |
@@ -50,7 +51,7 @@
 //! let session = SessionId([2; 16]);
 //! stage.handle(Event::Open(OpenSession { session, epoch: 1, positions_max: 512 }), 0);
 //!
-//! let rows = Rows { session, epoch: 1, position: 0, rows: 1, chunk: 0, stage: 0, kind: RowsKind::Decode };
+//! let rows = Rows { session, epoch: 1, position: 0, rows: 1, chunk: 0, stage: 0, kind: RowsKind::Decode, guessed: 0 };
 //! let effects = stage.handle(Event::Rows { rows, payload: Bytes::from(vec![0; 8]) }, 5);
 //! let Effect::Compute(compute) = &effects[0] else { panic!("{effects:?}") };
 //! // ... the node sends `compute.run()` and `compute.payload` to its engine, and some time later:
@@ -496,6 +497,7 @@ fn forward(
         epoch,
         position,
         rows: rows.rows - skip,
+        guessed: rows.guessed.min(rows.rows - skip - 1),
         chunk: chunk_of(position),
         stage: plan.stage,
         ..*rows

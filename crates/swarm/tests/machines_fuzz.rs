@@ -27,6 +27,8 @@ fn many(which: u8, seeds: std::ops::Range<u64>, bytes_max: usize) -> Reached {
         sum.forwarded += reached.forwarded;
         sum.refused += reached.refused;
         sum.went_on += reached.went_on;
+        sum.right += reached.right;
+        sum.wrong += reached.wrong;
     }
     sum
 }
@@ -39,6 +41,8 @@ fn a_session_outlives_any_events_and_these_reach_deep() {
         ("ends", reached.finished),
         ("failures", reached.failed),
         ("lost rings", reached.strandings),
+        ("right guesses", reached.right),
+        ("wrong guesses", reached.wrong),
         ("sessions that went on", reached.resumed),
     ] {
         assert!(count >= 100, "{what}: {reached:?}");

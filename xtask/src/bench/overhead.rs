@@ -199,6 +199,7 @@ impl Pair {
             // As the node's requests have one: both sides keep prefixes, or neither.
             scope: Some(ShareScope([1; 16])),
             adapters: Vec::new(),
+            guesses: Vec::new(),
         };
         let (mut tokens, mut last) = (0, Duration::ZERO);
         self.engine.call(Task::Run(run), |answer| match answer {

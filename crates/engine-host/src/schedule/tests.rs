@@ -17,6 +17,7 @@ fn pending(id: u64, session: u8, role: Role, rows: usize) -> Pending {
         output: Output::Nothing,
         scope: None,
         adapters: Vec::new(),
+        guesses: Vec::new(),
     };
     Pending::new(id, run, rows)
 }

@@ -85,6 +85,7 @@ async fn ask(host: &Host) -> Result<usize, EngineError> {
         output: Output::Token(draw),
         scope: None,
         adapters: Vec::new(),
+        guesses: Vec::new(),
     };
     let mut answers = host.run(run, &[])?;
     let mut tokens = 0;

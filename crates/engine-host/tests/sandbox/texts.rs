@@ -92,6 +92,7 @@ fn beside_a_step() {
             output: Output::Nothing,
             scope: None,
             adapters: Vec::new(),
+            guesses: Vec::new(),
         };
         let mut answers = host.run(run, &[]).unwrap();
         tokio::select! {

@@ -21,6 +21,7 @@ fn rows(position: u32) -> HopBody {
         chunk: 0,
         stage: 0,
         kind: RowsKind::Decode,
+        guessed: 0,
     })
 }
 

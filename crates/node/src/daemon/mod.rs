@@ -130,6 +130,8 @@ impl Node {
             tail: None,
             stages: Vec::new(),
             standbys: Vec::new(),
+            guessed: 0,
+            guessed_right: 0,
         })
     }
 }

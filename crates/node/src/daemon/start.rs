@@ -24,7 +24,7 @@ use api::{ApiConfig, Journals};
 use engine::{EngineError, Launch};
 use net::{BindError, Net, NetConfig, Standing};
 use proto::gguf::{Header, cuttable};
-use proto::host::{KvType, Role, SESSIONS_MAX};
+use proto::host::{GUESSES_MAX, KvType, Role, SESSIONS_MAX};
 use proto::model::LayerRange;
 use proto::ticket::Ticket;
 use std::num::NonZeroU64;
@@ -70,6 +70,10 @@ fn check_settings(settings: &Settings) -> anyhow::Result<u32> {
     if !(1..=SESSIONS_MAX).contains(&sessions_max) {
         bail!("--sessions {sessions_max} is out of range: 1 to {SESSIONS_MAX}");
     }
+    let guesses_max = GUESSES_MAX as u32;
+    if let Some(guesses) = settings.guesses.filter(|guesses| *guesses > guesses_max) {
+        bail!("--guesses {guesses} is out of range: 0 to {guesses_max}");
+    }
     if settings.threads == Some(0) || settings.context == Some(0) {
         bail!("--threads and --context must be at least 1; leave them out for the default");
     }
@@ -90,6 +94,7 @@ fn engine_settings(
         rope_scale: settings.rope_scale,
         kv_bytes_max: settings.kv_memory.map(|size| size.0),
         threads: settings.threads,
+        guesses_max: settings.guesses.unwrap_or(GUESSES_MAX as u32),
         allow_unsandboxed: settings.allow_unsandboxed.unwrap_or(false),
         ward: quarantine::ward(&data.state)?,
     })

@@ -282,6 +282,8 @@ fn machine(
         retained_bytes_max: RETAINED_BYTES_MAX,
         stage_retained_bytes_max: RETAINED_BYTES_MAX,
         sharers,
+        guesses_max: ring.guessing.most,
+        costs: ring.guessing.costs(),
     };
     Session::new(plan).map_err(|error| match error {
         PlanError::PromptTooLong {
@@ -297,12 +299,17 @@ fn explain(ring: &Ring, fault: &SessionFault) -> Fault {
     if let SessionFault::Engine { .. } = fault {
         return Fault::internal(fault.to_string());
     }
-    let name = fault.stage().and_then(|stage| {
-        let stage = ring.stages.get(stage.stage as usize - 1)?;
-        Some(&stage.member.name)
+    let named = fault.stage().and_then(|stage| {
+        let host = ring.stages.get(stage.stage as usize - 1)?;
+        Some((&host.member.name, ring.beside(host.stage)))
     });
-    Fault::peer_lost(match name {
-        Some(name) => format!("{fault} (the node is called {name:?})"),
+    Fault::peer_lost(match named {
+        Some((name, others)) if others.is_empty() => {
+            format!("{fault} (the node is called {name:?})")
+        }
+        Some((name, others)) => {
+            format!("{fault} (the node is called {name:?}, and had {others}, too)")
+        }
         None => fault.to_string(),
     })
 }

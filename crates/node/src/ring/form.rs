@@ -1,5 +1,6 @@
 //! Forming a ring: everybody loads, then the hops are connected.
 
+use super::guessing::Guessing;
 use super::laps::Laps;
 use super::loads::Loads;
 use super::place::{Layout, Placing};
@@ -269,6 +270,7 @@ impl Work {
             engine,
             layout,
             laps: Laps::default(),
+            guessing: Guessing::new(self.plan.engine.guesses_max),
             links: self.plan.links.clone(),
             hop: tokio::sync::Mutex::new(sender),
             standbys: self.standbys.clone(),

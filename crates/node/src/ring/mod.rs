@@ -12,6 +12,7 @@
 //! last stage find their session by its id.
 
 pub mod form;
+pub mod guessing;
 mod laps;
 mod loads;
 mod mend;
@@ -33,6 +34,7 @@ use crate::home::EngineSettings;
 use crate::rooms::Rooms;
 use crate::status::RingStatus;
 use engine::{EngineError, Supervisor};
+use guessing::Counted;
 use net::{EndReason, IncomingHop, Links, Net};
 use place::Layout;
 use proto::ids::{NodeId, RingId};
@@ -220,6 +222,8 @@ impl Coordinator {
             (None, Placing::Asked(split)) => Some(split),
             (None, Placing::Weighed(_)) => None,
         };
+        let counted = ring.as_ref().map(|ring| ring.guessing.counted());
+        let Counted { guessed, right } = counted.unwrap_or_default();
         let forecast = ring.as_ref().and_then(|ring| ring.layout.forecast);
         RingStatus {
             split: split.map_or(0, |split| split.remote.len() as u32),
@@ -234,6 +238,8 @@ impl Coordinator {
                 .map(|ring| ring.stages.iter().map(StageHost::status).collect())
                 .unwrap_or_default(),
             standbys: self.standbys.all(),
+            guessed,
+            guessed_right: right,
         }
     }
 }

@@ -132,6 +132,7 @@ impl Drop for Seat {
 impl Drop for Runner {
     /// Whoever dropped this wants no more of the session: its caches go, here and at the stages.
     fn drop(&mut self) {
+        self.course.ring.guessing.learn(&self.session);
         let now_ms = self.begun.elapsed().as_millis() as u64;
         for effect in self.session.handle(Event::Cancel, now_ms) {
             match effect {
@@ -243,6 +244,7 @@ impl Runner {
                 self.course.ring.laps.add(begun.elapsed());
             }
             let now_ms = self.begun.elapsed().as_millis() as u64;
+            self.session.set_lone(self.course.ring.is_quiet());
             for effect in self.session.handle(event, now_ms) {
                 match effect {
                     Effect::RunHead(run) => events.extend(self.call(run, Bytes::new())),
@@ -369,7 +371,7 @@ fn taken(run: &Run) -> Event {
         Output::Token(_) => Event::Cancel,
         _ => Event::TailDone {
             position: run.position,
-            drawn: None,
+            drawn: Vec::new(),
             head_rows: None,
         },
     }
@@ -382,22 +384,25 @@ fn failed(error: &EngineError) -> Event {
 }
 
 async fn answered(mut answers: Answers, position: u32, tail: bool) -> Event {
-    match answers.next().await.unwrap_or(Err(EngineError::OutOfTurn)) {
-        Ok((Answer::Rows(_), rows)) if !tail => Event::HeadDone { position, rows },
-        Ok((Answer::Done, _)) if tail => Event::TailDone {
-            position,
-            drawn: None,
-            head_rows: None,
-        },
-        Ok((Answer::Token(drawn), rows)) if tail => {
-            let head_rows = (!rows.is_empty()).then_some(rows);
-            Event::TailDone {
-                position,
-                drawn: Some(drawn),
-                head_rows,
+    let (mut drawn, mut head_rows) = (Vec::new(), None);
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok((Answer::Rows(_), rows)) if !tail => return Event::HeadDone { position, rows },
+            Ok((Answer::Done, _)) if tail => break,
+            Ok((Answer::Token(token), rows)) if tail => {
+                drawn.push(token);
+                head_rows = (!rows.is_empty()).then_some(rows);
             }
+            Ok(_) => return failed(&EngineError::OutOfTurn),
+            Err(error) => return failed(&error),
         }
-        Ok(_) => failed(&EngineError::OutOfTurn),
-        Err(error) => failed(&error),
+    }
+    match tail {
+        true => Event::TailDone {
+            position,
+            drawn,
+            head_rows,
+        },
+        false => failed(&EngineError::OutOfTurn),
     }
 }

@@ -1,5 +1,6 @@
 //! A ring that is up, as sessions hold it, and how it ends.
 
+use super::guessing::Guessing;
 use super::laps::Laps;
 use super::place::Layout;
 use super::recoveries::{Loss, Recoveries, Resent};
@@ -63,6 +64,8 @@ pub struct Ring {
     pub(super) layout: Layout,
     /// What laps of lone requests take.
     pub laps: Laps,
+    /// Whether guessing ahead pays.
+    pub guessing: Guessing,
     pub(super) links: Links,
     /// The hop to the first stage, written by the sessions themselves: a task between would cost a wake-up a token.
     pub(super) hop: tokio::sync::Mutex<HopSender>,
@@ -247,6 +250,24 @@ impl Ring {
             .map(|stage| stage.stage)
     }
 
+    /// What else the host of a stage has of this ring, for people; empty when nothing.
+    #[must_use]
+    pub fn beside(&self, stage: u32) -> String {
+        let node = |host: &StageHost| host.member.id;
+        let host = self.stages.get(stage as usize - 1).map(node);
+        let others = self
+            .stages
+            .iter()
+            .filter(|other| Some(node(other)) == host && other.stage != stage);
+        let name = |other: &StageHost| {
+            format!(
+                "stage {} (layers {})",
+                other.stage, other.ready.contract.layers
+            )
+        };
+        others.map(name).collect::<Vec<_>>().join(" and ")
+    }
+
     /// The stage that a node speaks of: the one that it says, if it hosts it, else the first that it hosts.
     pub(super) fn stage_at(&self, node: NodeId, said: u32) -> Option<u32> {
         let mut stages = self.stages.iter();
@@ -310,8 +331,12 @@ impl Ring {
 fn lost(ring: &Ring, stage: u32, reason: &str) -> String {
     let host = &ring.stages[stage as usize - 1];
     let Member { id, name, .. } = &host.member;
+    let others = match ring.beside(stage) {
+        others if others.is_empty() => others,
+        others => format!(", with {others},"),
+    };
     format!(
-        "stage {stage} (layers {}) on node {} \"{name}\" is lost: {reason}; start that node again, or let \
+        "stage {stage} (layers {}){others} on node {} \"{name}\" is lost: {reason}; start that node again, or let \
          another one join with: myzel ticket",
         host.ready.contract.layers,
         id.short(),

@@ -24,6 +24,7 @@ fn engine() -> EngineSettings {
         rope_scale: None,
         kv_bytes_max: None,
         threads: Some(1),
+        guesses_max: 8,
         allow_unsandboxed: false,
         ward: Arc::new(Ward::new([], Box::new(|_, _| {}))),
     }

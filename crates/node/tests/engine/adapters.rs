@@ -109,6 +109,7 @@ async fn logits(host: &Host, prompt: &[i32], adapters: &[AdapterUse]) -> Vec<u8>
         output: Output::Logits,
         scope: None,
         adapters: adapters.to_vec(),
+        guesses: Vec::new(),
     };
     let mut answers = host.run(run, &[]).unwrap();
     let (answer, payload) = answers.next().await.unwrap().unwrap();

@@ -108,6 +108,7 @@ impl Question {
             }),
             scope: self.scope,
             adapters: self.adapters.clone(),
+            guesses: Vec::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What an engine-host is told to load, and the memory that this takes.
 
+use super::GUESSES_MAX;
 use crate::gguf::TensorType;
 use crate::model::Numerics;
 use minicbor::{CborLen, Decode, Encode};
@@ -48,6 +49,9 @@ pub struct LoadSpec {
     /// The most bytes of all caches together; as many sessions are set up as fit. `None` is no limit.
     #[n(11)]
     pub kv_bytes_max: Option<u64>,
+    /// Tokens of a whole model that are guessed at once, at most [`GUESSES_MAX`]; 0 guesses none.
+    #[n(12)]
+    pub guesses_max: u32,
 }
 
 impl LoadSpec {
@@ -67,6 +71,7 @@ impl LoadSpec {
             kv: KvType::F16,
             rope_scale: None,
             kv_bytes_max: None,
+            guesses_max: GUESSES_MAX as u32,
         }
     }
 }

@@ -32,6 +32,7 @@ fn frames_of_another_shape_are_refused() {
             chunk,
             stage: 3,
             kind,
+            guessed: 0,
         };
         let mut values = vec![0.5; 6];
         change(&mut rows, &mut values);

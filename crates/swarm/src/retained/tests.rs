@@ -13,6 +13,7 @@ fn filled() -> Retained {
             position,
             rows,
             input: Some(Hash([1; 32])),
+            replaced: 0,
             output: Kept::Here(output),
         });
     }
@@ -134,6 +135,7 @@ fn spilled(room: usize) -> (Retained, Arc<AtomicBool>) {
             position,
             rows: 1,
             input: None,
+            replaced: 0,
             output: Kept::Here(vec![position as u8; 4].into()),
         });
         retained.shrink(1 << 20, u32::MAX);
@@ -181,6 +183,7 @@ fn what_cannot_be_read_any_more_is_told_and_never_made_up() {
         position: 5,
         rows: 2,
         input: None,
+        replaced: 0,
         output: Kept::Here(vec![7; 8].into()),
     });
     cut.cut(6, 1);

@@ -13,7 +13,7 @@ impl Session {
         now_ms: u64,
         out: &mut Vec<Effect>,
     ) -> Result<(), SessionFault> {
-        let (at, most) = (self.at(), self.head_length);
+        let (at, most) = (self.at(), self.head_length.max(self.guesses.reach));
         let Phase::Resuming { answers, .. } = &mut self.phase else {
             return Ok(());
         };
@@ -39,9 +39,14 @@ impl Session {
         let Phase::Resuming { answers, .. } = &self.phase else {
             return;
         };
-        let Some(answers) = answers.iter().copied().collect::<Option<Vec<_>>>() else {
+        let Some(told) = answers.iter().copied().collect::<Option<Vec<_>>>() else {
             return;
         };
+        if !self.guesses.tokens.is_empty() {
+            // The tail is about to say which of them were right.
+            return;
+        }
+        let answers: Vec<EpochAnswer> = told.iter().map(|told| self.sure_of(told)).collect();
         let returned = self.returned_length;
         let mut keep = self.kept(&answers, returned);
         let from_tokens = keep[0] < self.retained.from().unwrap_or(self.head_length);
@@ -52,9 +57,24 @@ impl Session {
             self.forget_all(out);
             keep.fill(0);
         }
-        let rebuild = self.rebuild(&answers, returned, &keep, from_tokens);
+        let lengths = told.iter().map(|told| told.length.min(self.tokens_len()));
+        let rebuild = self.rebuild(&lengths.collect::<Vec<_>>(), returned, &keep, from_tokens);
         self.go_on(&keep, now_ms, out);
         out.push(Effect::Resumed(rebuild));
+    }
+
+    /// What a stage says, but for rows that may be of guesses.
+    fn sure_of(&self, told: &EpochAnswer) -> EpochAnswer {
+        let sure = self.sure_length().min(self.head_length);
+        match told.length > sure {
+            true => EpochAnswer {
+                length: sure,
+                input: None,
+                output: None,
+                ..*told
+            },
+            false => *told,
+        }
     }
 
     /// What each stage keeps, from stage 1, and last what is here. From the last one up: who retains what its successor lacks
@@ -85,7 +105,7 @@ impl Session {
     /// BLAKE3 of the head's row before `length`, if it is kept.
     fn head_hash(&self, length: u32) -> Option<Hash> {
         let position = length.checked_sub(1)?;
-        let kept = self.retained.from().is_some_and(|from| from <= position);
+        let kept = self.retained.around(position).is_some();
         let row = kept.then(|| self.retained.rows(position, 1, self.plan.embedding_length));
         Some(last_row(&row?.ok()?, self.plan.embedding_length))
     }
@@ -98,21 +118,14 @@ impl Session {
         out.push(Effect::TrimCaches { length: 0 });
     }
 
-    fn rebuild(
-        &self,
-        answers: &[EpochAnswer],
-        returned: u32,
-        keep: &[u32],
-        from_tokens: bool,
-    ) -> Rebuild {
-        let lengths: Vec<u32> = answers.iter().map(|answer| answer.length).collect();
+    fn rebuild(&self, lengths: &[u32], returned: u32, keep: &[u32], from_tokens: bool) -> Rebuild {
         let stage = |at: usize| {
             // What is behind a place has gone through it.
             let behind = lengths[at + 1..].iter().max().copied().unwrap_or(0);
             let through = behind.max(returned);
             RebuiltStage {
                 replayed: through.saturating_sub(lengths[at]),
-                recomputed: lengths[at] - keep[at],
+                recomputed: lengths[at].saturating_sub(keep[at]),
             }
         };
         let above = std::iter::once(self.sent_length.min(self.head_length).max(keep[0]));

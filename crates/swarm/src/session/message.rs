@@ -2,6 +2,7 @@
 
 use super::fault::{SessionFault, StageName};
 use super::pace::StepKind;
+use crate::draft::Costs;
 use bytes::Bytes;
 use proto::host::{Drawn, Run};
 use proto::ids::{NodeId, RingId, SessionId};
@@ -37,6 +38,10 @@ pub struct SessionPlan {
     pub stage_retained_bytes_max: usize,
     /// Sessions that the ring may compute at once, this one included; at least 1. A prompt may wait behind all others.
     pub sharers: u32,
+    /// The most tokens that are guessed to follow, and go round with one that was drawn; 0 is none, more than [`proto::host::GUESSES_MAX`] are that many.
+    pub guesses_max: u32,
+    /// What laps with guesses are known to cost on this ring.
+    pub costs: Costs,
 }
 
 /// A remote stage as people know it.
@@ -148,9 +153,9 @@ pub enum Event {
     TailDone {
         /// [`Run::position`].
         position: u32,
-        /// The token, if one was asked for.
-        drawn: Option<Drawn>,
-        /// The head's activations of that token, if they came along.
+        /// The token, if one was asked for, and those behind guesses that were right.
+        drawn: Vec<Drawn>,
+        /// The head's activations of the last of them, if they came along.
         head_rows: Option<Bytes>,
     },
     /// The engine did not carry out a run, or died.
@@ -317,6 +322,10 @@ pub struct SessionStatus {
     pub frames_in_flight: usize,
     /// Frames that took longer than expected.
     pub suspicions: u32,
+    /// Tokens that were guessed and went round, and how many of them were right.
+    pub guessed: u32,
+    /// Guesses that were right.
+    pub guessed_right: u32,
     /// Bytes of retained outputs of the head.
     pub retained_bytes: usize,
     /// Smoothed time of a lap with one row, in milliseconds, once there was one.

@@ -21,6 +21,7 @@ impl Session {
     /// Leaves the ring. What came back from it stays, and what its stages have stays there.
     pub(super) fn strand(&mut self, fault: SessionFault, out: &mut Vec<Effect>) {
         self.moves += 1;
+        self.drop_guesses(out);
         self.flight.clear();
         (self.suspected, self.shadowed) = (false, 0);
         self.phase = Phase::Stranded(fault.clone());

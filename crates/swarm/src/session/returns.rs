@@ -50,10 +50,20 @@ impl Session {
             positions_max: self.plan.positions_max,
         };
         shape.check(rows, payload)?;
-        Ok(Span {
+        let span = Span {
             position: got,
             rows: got_rows,
-        })
+        };
+        // Rows of guesses are of use together only, and nobody has a reason to part them.
+        match self.tears_guesses(span) {
+            true => Err(ReturnFault::Order {
+                got,
+                got_rows,
+                expected,
+                most,
+            }),
+            false => Ok(span),
+        }
     }
 
     fn accept_return(&mut self, span: Span, payload: Bytes, now_ms: u64) {
@@ -66,13 +76,22 @@ impl Session {
             }
             if sent.end() == span.end() && !self.rebuilding {
                 let lap_ms = now_ms.saturating_sub(sent_ms.max(self.moved_ms));
-                self.pace.observe(sent.rows, lap_ms);
+                self.pace.observe(self.lap_rows(sent), lap_ms);
             }
         }
         (self.moved_ms, self.rebuilding) = (now_ms, false);
         (self.suspected, self.doubts) = (false, 0);
         self.returned_length = span.end();
+        self.trust();
         self.returned.push_back((span, payload));
+    }
+
+    /// What a lap counts as: one with guesses takes the place of one with a single row.
+    pub(super) fn lap_rows(&self, span: Span) -> u32 {
+        match span.end() > self.tokens_len() {
+            true => 1,
+            false => span.rows,
+        }
     }
 
     /// Reports from before the present epoch are about frames that do not count any more. A stage that never heard of

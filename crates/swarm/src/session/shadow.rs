@@ -8,7 +8,7 @@ use proto::ring::{HopBody, OpenSession};
 impl Session {
     /// Says that standbys may be fed, each time that they lack enough rows, once to compute all of them would take long.
     pub(super) fn next_shadow(&mut self) -> Option<Effect> {
-        let until = self.returned_length;
+        let until = self.returned_length.min(self.tokens_len());
         let lacks = until.saturating_sub(self.shadowed);
         // Who takes over comes first.
         let calm = self.phase == Phase::Running && !self.rebuilding;

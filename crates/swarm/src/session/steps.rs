@@ -48,7 +48,7 @@ impl Session {
     }
 
     fn next_head(&mut self) -> Option<Effect> {
-        let known = self.head_length < self.tokens_len();
+        let known = self.head_length < self.known_len();
         if !known || self.head.is_some() || self.frames_in_flight() >= FRAMES_IN_FLIGHT_MAX {
             return None;
         }
@@ -58,10 +58,11 @@ impl Session {
             session: self.plan.session,
             role: Role::Head,
             position: span.position,
-            tokens: self.tokens[span.position as usize..span.end() as usize].to_vec(),
+            tokens: self.tokens_of(span),
             output: Output::Rows,
             scope: None,
             adapters: Vec::new(),
+            guesses: Vec::new(),
         }))
     }
 
@@ -71,6 +72,10 @@ impl Session {
         }
         let (span, payload) = self.returned.pop_front()?;
         self.tail = Some(span);
+        let guesses = match self.draws(span) {
+            true => self.guesses.tokens.clone(),
+            false => Vec::new(),
+        };
         let run = Run {
             session: self.plan.session,
             role: Role::Tail,
@@ -79,6 +84,7 @@ impl Session {
             output: self.tail_output(span),
             scope: None,
             adapters: Vec::new(),
+            guesses,
         };
         Some(Effect::RunTail { run, payload })
     }
@@ -98,13 +104,20 @@ impl Session {
     }
 
     fn draws(&self, span: Span) -> bool {
-        span.end() == self.tokens_len()
+        span.end() == self.known_len()
     }
 
-    pub(super) fn head_done(&mut self, position: u32, rows: Bytes) -> Result<(), SessionFault> {
+    pub(super) fn head_done(
+        &mut self,
+        position: u32,
+        rows: Bytes,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), SessionFault> {
         let span = self.head.take().filter(|span| span.position == position);
         let span = span.ok_or_else(|| unasked("head", position))?;
-        self.keep(span, rows)
+        self.keep(span, rows)?;
+        self.head_answered(out);
+        Ok(())
     }
 
     /// Takes what came out of the head, wherever it was run.
@@ -120,6 +133,7 @@ impl Session {
             position,
             rows,
             input: None,
+            replaced: 0,
             output: Kept::Here(output.clone()),
         });
         self.retained
@@ -134,11 +148,16 @@ impl Session {
             if wanted && self.frames_in_flight() >= FRAMES_IN_FLIGHT_MAX {
                 return;
             }
-            let span = self.span_at(self.sent_length);
+            let span = match self.guessed_span() {
+                Some(Some(span)) => span,
+                Some(None) => return,
+                None => self.span_at(self.sent_length),
+            };
             let (position, length) = (span.position, self.plan.embedding_length);
             let payload = self.retained.rows(position, span.rows, length);
             let payload = payload.expect("the head's outputs stay in memory");
             self.sent_length = span.end();
+            self.guesses.reach = self.guesses.reach.max(span.end());
             let kind = match wanted {
                 false => RowsKind::Replay,
                 true if self.draws(span) => RowsKind::Decode,
@@ -147,7 +166,8 @@ impl Session {
             if wanted {
                 self.flight.push_back((span, now_ms));
             }
-            out.push(self.frame(span, kind, payload));
+            let guessed = span.end().saturating_sub(self.tokens_len());
+            out.push(self.frame(span, (kind, guessed), payload));
         }
     }
 
@@ -167,7 +187,7 @@ impl Session {
     }
 
     /// A frame for stage 1.
-    fn frame(&self, span: Span, kind: RowsKind, payload: Bytes) -> Effect {
+    fn frame(&self, span: Span, (kind, guessed): (RowsKind, u32), payload: Bytes) -> Effect {
         let body = HopBody::Rows(Rows {
             session: self.plan.session,
             epoch: self.epoch,
@@ -176,6 +196,7 @@ impl Session {
             chunk: chunk_of(span.position),
             stage: 0,
             kind,
+            guessed,
         });
         Effect::Forward { body, payload }
     }
@@ -183,49 +204,60 @@ impl Session {
     pub(super) fn tail_done(
         &mut self,
         position: u32,
-        drawn: Option<Drawn>,
-        head_rows: Option<Bytes>,
+        (drawn, head_rows): (Vec<Drawn>, Option<Bytes>),
+        now_ms: u64,
         out: &mut Vec<Effect>,
     ) -> Result<(), SessionFault> {
         let span = self.tail.take().filter(|span| span.position == position);
         let span = span.ok_or_else(|| unasked("tail", position))?;
-        self.tail_length = span.end();
-        self.acknowledge(out);
-        match (self.draws(span), drawn) {
-            (false, None) => Ok(()),
-            (true, Some(drawn)) if drawn.position == self.tokens_len() => {
-                self.token(drawn, head_rows, out)
-            }
-            (_, drawn) => {
-                let detail = format!("it answered {drawn:?} to the tail's run at {position}");
-                Err(SessionFault::Engine { detail })
-            }
+        if !self.draws(span) && drawn.is_empty() {
+            self.tail_length = span.end();
+            self.acknowledge(out);
+            return Ok(());
         }
+        if !self.draws(span) || !self.follows(&drawn) {
+            let detail = format!("it answered {drawn:?} to the tail's run at {position}");
+            return Err(SessionFault::Engine { detail });
+        }
+        self.judge_guesses(span, &drawn, now_ms);
+        self.acknowledge(out);
+        self.take_tokens(drawn, head_rows, out)?;
+        self.guess();
+        Ok(())
     }
 
-    fn token(
+    /// Whether these are tokens behind those that are known: guesses that were right, and one more.
+    fn follows(&self, drawn: &[Drawn]) -> bool {
+        let Some((_, right)) = drawn.split_last() else {
+            return false;
+        };
+        let right = right.iter().map(|drawn| (drawn.token, drawn.end));
+        let guesses = self.guesses.tokens.iter().map(|token| (*token, false));
+        let mut places = (self.tokens_len()..).zip(drawn);
+        right.eq(guesses.take(drawn.len() - 1)) && places.all(|(at, drawn)| drawn.position == at)
+    }
+
+    fn take_tokens(
         &mut self,
-        drawn: Drawn,
+        drawn: Vec<Drawn>,
         head_rows: Option<Bytes>,
         out: &mut Vec<Effect>,
     ) -> Result<(), SessionFault> {
-        let (end, span) = (
-            drawn.end,
-            Span {
-                position: drawn.position,
-                rows: 1,
-            },
-        );
-        self.tokens.push(drawn.token);
-        out.push(Effect::Token(drawn));
-        if end {
+        let mut ended = false;
+        for drawn in drawn {
+            ended = drawn.end;
+            self.tokens.push(drawn.token);
+            out.push(Effect::Token(drawn));
+        }
+        if ended {
             self.finish(FinishReason::End, out);
         } else if self.tokens_drawn() >= self.plan.tokens_max {
             self.finish(FinishReason::Length, out);
         } else if self.tokens_len() > self.plan.positions_max {
             self.finish(FinishReason::Context, out);
         } else if let Some(rows) = head_rows {
-            return self.keep(span, rows);
+            let position = self.tokens_len() - 1;
+            return self.keep(Span { position, rows: 1 }, rows);
         }
         Ok(())
     }

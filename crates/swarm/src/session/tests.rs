@@ -1,7 +1,9 @@
 mod care;
+mod guesses;
 mod moves;
 
 use super::*;
+use crate::draft::Costs;
 use proto::host::{Drawn, Output, Role, Run};
 use proto::ids::{Hash, NodeId, RingId, SessionId};
 use proto::model::{LayerRange, Sampling};
@@ -34,6 +36,8 @@ fn plan(prompt: usize, tokens_max: u32) -> SessionPlan {
         retained_bytes_max: 1 << 20,
         stage_retained_bytes_max: 1 << 20,
         sharers: 1,
+        guesses_max: 0,
+        costs: Costs::default(),
     }
 }
 
@@ -108,20 +112,27 @@ impl Rig {
     fn tail(&mut self, position: u32) {
         self.event(Event::TailDone {
             position,
-            drawn: None,
+            drawn: Vec::new(),
             head_rows: None,
         });
     }
 
     fn token(&mut self, run: u32, position: u32, end: bool, head_rows: bool) {
-        let drawn = Some(Drawn {
-            token: 5,
+        self.tokens(run, &[5], position, end, head_rows);
+    }
+
+    /// What was drawn behind `run`: the first token at `position`, the others behind it.
+    fn tokens(&mut self, run: u32, tokens: &[i32], position: u32, end: bool, head_rows: bool) {
+        let last = position + tokens.len() as u32 - 1;
+        let drawn = (position..).zip(tokens).map(|(position, token)| Drawn {
+            token: *token,
             position,
             piece: Vec::new(),
-            end,
+            end: end && position == last,
             logprobs: None,
             reused: 0,
         });
+        let drawn = drawn.collect();
         let head_rows = head_rows.then(|| vec![0; 4].into());
         self.event(Event::TailDone {
             position: run,
@@ -168,14 +179,20 @@ fn word(effect: &Effect) -> String {
             assert!(
                 tokens
                     .first()
-                    .is_some_and(|&token| token == *position as i32 || token == 5)
+                    .is_some_and(|&token| token == *position as i32 || token == 5 || token >= 100)
             );
             format!("head:{position}+{}", tokens.len())
         }
         Effect::RunTail { run, .. } if run.role == Role::Tail => match run.output {
             Output::Nothing => format!("tail:{}", run.position),
-            Output::Token(draw) if draw.then_head => format!("draw+head:{}", run.position),
-            Output::Token(_) => format!("draw:{}", run.position),
+            Output::Token(draw) => {
+                let head = if draw.then_head { "+head" } else { "" };
+                format!(
+                    "draw{head}:{}{}",
+                    run.position,
+                    guesses(run.guesses.len() as u32)
+                )
+            }
             _ => panic!("{run:?}"),
         },
         Effect::Forward {
@@ -194,7 +211,8 @@ fn word(effect: &Effect) -> String {
                 RowsKind::Prefill => "prefill",
                 RowsKind::Replay => "replay",
             };
-            format!("{kind}:{}+{}@{}", r.position, r.rows, r.epoch)
+            let guessed = guesses(r.guessed);
+            format!("{kind}:{}+{}@{}{guessed}", r.position, r.rows, r.epoch)
         }
         Effect::Tell { stage, body } => match body {
             LinkBody::CloseSession(_) => format!("close:{stage}"),
@@ -215,6 +233,13 @@ fn word(effect: &Effect) -> String {
         Effect::Finish(reason) => format!("{reason:?}"),
         Effect::Fail(fault) => format!("FAIL {fault}"),
         other => panic!("{other:?}"),
+    }
+}
+
+fn guesses(count: u32) -> String {
+    match count {
+        0 => String::new(),
+        count => format!("?{count}"),
     }
 }
 
@@ -320,6 +345,7 @@ impl Rig {
             chunk: 0,
             stage: 2,
             kind,
+            guessed: 0,
         };
         self.event(Event::Returned {
             rows,
@@ -483,12 +509,12 @@ fn failures_of_the_engine() {
     check_fault(
         |rig| (rig.back(), rig.token(0, 4, false, true)).1,
         &fault(
-            "it answered Some(Drawn { token: 5, position: 4, piece: [], end: false, logprobs: None, reused: 0 }) to the tail's run at 0",
+            "it answered [Drawn { token: 5, position: 4, piece: [], end: false, logprobs: None, reused: 0 }] to the tail's run at 0",
         ),
     );
     check_fault(
         |rig| (rig.back(), rig.tail(0)).1,
-        &fault("it answered None to the tail's run at 0"),
+        &fault("it answered [] to the tail's run at 0"),
     );
 }
 

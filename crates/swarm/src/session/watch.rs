@@ -32,7 +32,7 @@ impl Session {
         };
         let kind = match self.rebuilding {
             true => StepKind::Prefill,
-            false => StepKind::of(span.rows),
+            false => StepKind::of(self.lap_rows(span)),
         };
         let waited_ms = now_ms.saturating_sub(sent_ms.max(self.moved_ms));
         if waited_ms >= kind.limit_ms(self.plan.sharers) {

@@ -59,6 +59,8 @@ pub(super) struct Entry {
     last_input: Option<Hash>,
     /// Nothing was taken under this epoch yet, so frames may trim.
     fresh: bool,
+    /// The first of the rows of the newest frame that are guesses: the next frame may begin there or behind.
+    guessed_from: Option<u32>,
     /// The epoch was answered, and how to go on was not said yet. Frames that come meanwhile wait in `held`.
     awaiting: bool,
     held: Vec<Input>,
@@ -98,6 +100,7 @@ impl Entry {
             retained: Retained::spilling(overflow),
             last_input: None,
             fresh: false,
+            guessed_from: None,
             awaiting: false,
             held: Vec::new(),
             forwards_from: 0,
@@ -328,8 +331,15 @@ impl Entry {
             let same = queued.rows.rows == rows && queued.hash == input.hash;
             return if same { Verdict::Wait } else { conflict() };
         }
-        let record = self.retained.find(position);
-        match record.filter(|record| record.rows == rows && record.input == Some(input.hash)) {
+        if self.replaces_guesses(position) {
+            return self.take_or_wait(Some(position), 0);
+        }
+        let same = |record: &&Record| {
+            record.rows + record.replaced == rows && record.input == Some(input.hash)
+        };
+        match self.retained.find(position).filter(same) {
+            // What came of it was of use, and has gone on.
+            Some(record) if record.replaced > 0 => Verdict::Ignore,
             Some(record) => match record.output.read() {
                 Some(output) => Verdict::Repeat(output),
                 None => forgotten(record.end()),
@@ -338,6 +348,12 @@ impl Entry {
             None if position < self.view().retained_from => forgotten(self.view().retained_from),
             None => conflict(),
         }
+    }
+
+    /// Whether rows from here on were guesses, which others may take the place of. Nobody does before their outputs have gone on.
+    fn replaces_guesses(&self, position: u32) -> bool {
+        let guesses = self.guessed_from.map(|from| from..self.length);
+        self.queue.is_empty() && guesses.is_some_and(|guesses| guesses.contains(&position))
     }
 
     pub(super) fn heard(&mut self, now_ms: u64) {
@@ -370,6 +386,8 @@ impl Entry {
             hash = Hash::of(&payload);
         }
         self.fresh = false;
+        let end = rows.position + rows.rows;
+        self.guessed_from = (rows.guessed > 0).then(|| end - rows.guessed);
         let last = last_row(&payload, embedding_length);
         self.queue.push_back(Queued {
             rows,
@@ -409,6 +427,7 @@ impl Entry {
             position,
             rows: rows.rows,
             input,
+            replaced: 0,
             output: Kept::Here(output),
         });
         self.retained.shrink(retained_bytes_max, self.length);
@@ -438,7 +457,7 @@ impl Entry {
             (self.computing, self.early) = (None, None);
         }
         self.held.clear();
-        self.fresh = true;
+        (self.fresh, self.guessed_from) = (true, None);
         (self.awaiting, self.detached, self.forwards_from) = (false, false, 0);
         (self.failed, self.told, self.told_old) = (false, false, false);
         was_busy && !is_kept
@@ -471,8 +490,11 @@ impl Entry {
 
     /// Takes rows from `length` on back.
     pub(super) fn trim(&mut self, length: u32, plan: &StagePlan) {
+        match self.replaces_guesses(length) {
+            true => self.retained.replace(length, plan.embedding_length),
+            false => self.retained.cut(length, plan.embedding_length),
+        }
         self.length = length;
-        self.retained.cut(length, plan.embedding_length);
         self.last_input = None;
     }
 

@@ -123,6 +123,7 @@ impl Stage {
                 chunk: 0,
                 stage: plan.stage,
                 kind,
+                guessed: 0,
             };
             out.extend(forward(&plan, entry, at.epoch, &rows, payload));
         }

@@ -159,6 +159,7 @@ impl Compute {
             output: Output::Rows,
             scope: None,
             adapters: Vec::new(),
+            guesses: Vec::new(),
         }
     }
 }

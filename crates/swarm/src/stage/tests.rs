@@ -1,4 +1,5 @@
 mod epochs;
+mod guesses;
 mod life;
 
 use super::*;
@@ -74,6 +75,7 @@ impl Rig {
             chunk,
             stage: 1,
             kind,
+            guessed: 0,
         };
         let payload = f32_to_bytes(&vec![value; rows.rows as usize]).into();
         self.event(Event::Rows { rows, payload });
@@ -332,6 +334,7 @@ fn a_frame_of_another_size_or_sender_is_refused() {
                     chunk: 0,
                     stage: 1,
                     kind,
+                    guessed: 0,
                 };
                 let mut payload = vec![0; 4];
                 change(&mut rows, &mut payload);

@@ -2,16 +2,15 @@
 //! cancellation: the tokens of one machine, caches that hold what they must after every step, and nothing computed twice by those
 //! that still have it.
 
-use crate::engine::{EMBEDDING_LENGTH, Part, draw, embed, from_bytes, to_bytes};
-use crate::ring::{
-    Arrival, Call, Lane, POSITIONS_MAX, RETAINED_BYTES_MAX, RING, Ring, SESSION, Sabotage,
-};
+use crate::engine::{Part, draw, embed, from_bytes, to_bytes};
+use crate::request::{MOVES_A_WRONG, alone, plan};
+use crate::ring::{Arrival, Call, Lane, Ring, Sabotage};
 use crate::rng::Rng;
 use crate::run_seeds;
 use bytes::Bytes;
 use proto::host::{Output, Role, Run};
 use proto::ids::NodeId;
-use proto::model::{LayerRange, Sampling};
+use proto::model::LayerRange;
 use proto::ring::{HopBody, LinkBody};
 use swarm::session::{
     Effect, Event, FRAMES_IN_FLIGHT_MAX, FinishReason, Rebuild, RemoteStage, Session, SessionPlan,
@@ -21,10 +20,6 @@ use swarm::split::split;
 
 /// A run that takes longer is stuck.
 const STEPS_MAX: usize = 100_000;
-
-/// How often a session may leave its ring at most for one thing that is wrong: it is said, it is noticed, and it is not yet known
-/// when the next ring is formed.
-const MOVES_A_WRONG: u32 = 3;
 
 /// What a run came to, and which faults struck.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -62,6 +57,13 @@ struct Outcome {
     recomputed: usize,
     /// The same, as the session said beforehand.
     announced: usize,
+    /// Tokens that were guessed and came back, and how many of them were right.
+    guessed: usize,
+    guessed_right: usize,
+    /// Rows of guesses whose place others took at a stage.
+    replaced: usize,
+    /// Rings that were lost while guesses were on them.
+    guesses_lost: usize,
 }
 
 struct World {
@@ -81,6 +83,10 @@ struct World {
     /// What went wrong with rings, and how often the session left one.
     wrongs: u32,
     strandings: u32,
+    /// After so many tokens the text says the same again; 0 is never.
+    habit: u32,
+    /// Whether the newest frame has guesses.
+    guesses_sent: bool,
 }
 
 /// What is wrong with a ring.
@@ -88,75 +94,6 @@ struct World {
 enum Wrong {
     Stage(u32),
     Hop,
-}
-
-/// The same request on one machine, and its caches.
-fn alone(plan: &SessionPlan, layers: u32) -> (Vec<i32>, FinishReason, Part) {
-    let mut whole = Part::new(LayerRange {
-        first: 0,
-        end: layers,
-    });
-    let mut tokens = plan.prompt.clone();
-    let mut rows = whole.run(0, &embed(&tokens)).expect("the cache is empty");
-    let mut drawn = Vec::new();
-    loop {
-        let position = tokens.len() as u32;
-        let token = draw(rows[rows.len() - 1], &plan.sampling, position);
-        drawn.push(token.token);
-        tokens.push(token.token);
-        if token.end {
-            return (drawn, FinishReason::End, whole);
-        }
-        if drawn.len() as u32 == plan.tokens_max {
-            return (drawn, FinishReason::Length, whole);
-        }
-        if position == plan.positions_max {
-            return (drawn, FinishReason::Context, whole);
-        }
-        rows = whole
-            .run(position, &embed(&[token.token]))
-            .expect("the row is next");
-    }
-}
-
-fn plan(rng: &mut Rng, remote: &[LayerRange]) -> SessionPlan {
-    let prompt = match rng.below(4) {
-        0 => 1 + rng.below(1_600),
-        1 => 250 + rng.below(20),
-        _ => 1 + rng.below(40),
-    };
-    let room = if rng.once_in(8) {
-        rng.below(6) as u32
-    } else {
-        POSITIONS_MAX - prompt as u32
-    };
-    let moves_max = MOVES_A_WRONG * [0, 2, 6][rng.below(3)];
-    SessionPlan {
-        ring: RING,
-        session: SESSION,
-        epoch: 1,
-        stages: remote
-            .iter()
-            .map(|&layers| RemoteStage {
-                node: NodeId([9; 32]),
-                layers,
-            })
-            .collect(),
-        embedding_length: EMBEDDING_LENGTH,
-        positions_max: prompt as u32 + room,
-        prompt: (0..prompt).map(|_| rng.below(1_000) as i32).collect(),
-        tokens_max: 1 + rng.below(40) as u32,
-        sampling: Sampling {
-            temperature: [0.0, 0.8, 1.5][rng.below(3)],
-            top_k: [0, 5][rng.below(2)],
-            top_p: [1.0, 0.9][rng.below(2)],
-            seed: rng.next(),
-        },
-        moves_max,
-        retained_bytes_max: [usize::MAX, rng.below(40_000)][rng.below(2)],
-        stage_retained_bytes_max: RETAINED_BYTES_MAX,
-        sharers: 1,
-    }
 }
 
 fn run(seed: u64, sabotage: Sabotage) -> Result<Outcome, String> {
@@ -169,8 +106,9 @@ fn run_counting(seed: u64, sabotage: Sabotage) -> (Result<Outcome, String>, usiz
     let remote = 1 + rng.below(3) as u32;
     let layers = remote + 2 + rng.below(4) as u32;
     let split = split(layers, remote, 0).expect("there are enough layers");
-    let plan = plan(&mut rng, &split.remote);
-    let (tokens, reason, truth) = alone(&plan, layers);
+    let habit = [0, 5, 9, 30][rng.below(4)];
+    let plan = plan(&mut rng, &split.remote, habit);
+    let (tokens, reason, truth) = alone(&plan, layers, habit);
     let mut world = World {
         session: Session::new(plan.clone()).expect("the plan is sound"),
         head: Part::new(split.head),
@@ -183,6 +121,8 @@ fn run_counting(seed: u64, sabotage: Sabotage) -> (Result<Outcome, String>, usiz
         unnoticed: None,
         wrongs: 0,
         strandings: 0,
+        habit,
+        guesses_sent: false,
         ring: Ring::new(rng, &split.remote, sabotage, truth),
     };
     let outcome = world.run();
@@ -377,12 +317,17 @@ impl World {
             }
             Arrival::Link(stage, other) => Err(format!("from stage {stage}: {other:?}")),
             Arrival::Call(Call::Coordinator(run, payload)) => self.compute(&run, &payload),
-            Arrival::Call(Call::Drop | Call::Trim(0)) => {
-                self.head.trim(0)?;
-                self.tail.trim(0)
-            }
+            Arrival::Call(Call::Drop) => self.trim(0),
+            Arrival::Call(Call::Trim(length)) => self.trim(length),
             Arrival::Call(other) => Err(format!("to the coordinator's engine: {other:?}")),
         }
+    }
+
+    /// Cuts what is longer, in the coordinator's engine.
+    fn trim(&mut self, length: u32) -> Result<(), String> {
+        let parts = [&mut self.head, &mut self.tail].into_iter();
+        let mut longer = parts.filter(|part| part.length() > length);
+        longer.try_for_each(|part| part.trim(length))
     }
 
     fn compute(&mut self, run: &Run, payload: &Bytes) -> Result<(), String> {
@@ -398,25 +343,41 @@ impl World {
         let Output::Token(how) = run.output else {
             return self.event(Event::TailDone {
                 position,
-                drawn: None,
+                drawn: Vec::new(),
                 head_rows: None,
             });
         };
-        let end = position + rows.len() as u32;
-        let drawn = draw(rows[rows.len() - 1], &how.sampling, end);
-        let along = how.then_head && !drawn.end && !self.ring.rng.once_in(8);
+        let first = position + (rows.len() - run.guesses.len()) as u32;
+        let mut drawn = Vec::new();
+        for (at, row) in (first..).zip(&rows[rows.len() - 1 - run.guesses.len()..]) {
+            let token = draw(*row, &how.sampling, at, self.habit);
+            let right = !token.end && run.guesses.get(drawn.len()) == Some(&token.token);
+            drawn.push(token);
+            if !right {
+                break;
+            }
+        }
+        if !run.guesses.is_empty() {
+            self.trim(first - 1 + drawn.len() as u32)?;
+        }
+        let last = &drawn[drawn.len() - 1];
+        let next = last.position == self.head.length();
+        let along = how.then_head && next && !last.end && !self.ring.rng.once_in(8);
         let head_rows = match along {
-            true => Some(to_bytes(&self.head.run(end, &embed(&[drawn.token]))?)),
+            true => Some(to_bytes(
+                &self.head.run(last.position, &embed(&[last.token]))?,
+            )),
             false => None,
         };
         self.event(Event::TailDone {
             position,
-            drawn: Some(drawn),
+            drawn,
             head_rows,
         })
     }
 
     fn event(&mut self, event: Event) -> Result<(), String> {
+        self.session.set_lone(!self.ring.rng.once_in(8));
         for effect in self.session.handle(event, self.ring.now_ms) {
             if self.outcome.reason.is_some() {
                 return Err(format!("after the end: {effect:?}"));
@@ -426,7 +387,10 @@ impl World {
                 Effect::RunTail { run, payload } => {
                     self.ring.call(0, Call::Coordinator(run, payload));
                 }
-                Effect::Forward { body, payload } => self.ring.forward(0, body, payload),
+                Effect::Forward { body, payload } => {
+                    self.guesses_sent = matches!(body, HopBody::Rows(rows) if rows.guessed > 0);
+                    self.ring.forward(0, body, payload);
+                }
                 Effect::Tell { stage, body } => {
                     self.outcome.acks += usize::from(matches!(body, LinkBody::Ack(_)));
                     self.ring.tell(stage, body);
@@ -435,10 +399,13 @@ impl World {
                 Effect::Suspect(_) | Effect::Doubt => {}
                 Effect::Shadow { until } => self.shadow(until)?,
                 Effect::Resumed(rebuild) => self.rebuilt(&rebuild),
+                // The engine carries it out before what waits, or behind it.
+                Effect::TrimCaches { length } if self.ring.rng.once_in(2) => self.trim(length)?,
                 Effect::TrimCaches { length } => self.ring.call(0, Call::Trim(length)),
                 Effect::Strand(_) => {
                     self.stranded = true;
                     self.strandings += 1;
+                    self.outcome.guesses_lost += usize::from(self.guesses_sent);
                 }
                 Effect::DropCaches => self.ring.call(0, Call::Drop),
                 Effect::Finish(reason) => self.outcome.reason = Some(reason),
@@ -460,6 +427,10 @@ impl World {
     fn check_end(&mut self) -> Result<(), String> {
         self.outcome.now_ms = self.ring.now_ms;
         self.outcome.recomputed = self.ring.recomputed;
+        self.outcome.replaced = self.ring.replaced;
+        let status = self.session.status();
+        self.outcome.guessed = status.guessed as usize;
+        self.outcome.guessed_right = status.guessed_right as usize;
         self.outcome.spared = self.ring.spared as usize;
         // A stage may be lost before it did what was settled.
         if self.ring.recomputed > self.outcome.announced {
@@ -514,6 +485,10 @@ fn tokens_equal_those_of_one_machine() {
         ("cancellations", sum(|o| o.cancels)),
         ("acknowledgements", sum(|o| o.acks)),
         ("shadows", sum(|o| o.shadowed)),
+        ("right guesses", sum(|o| o.guessed_right)),
+        ("wrong guesses", sum(|o| o.guessed - o.guessed_right)),
+        ("rows in the place of guesses", sum(|o| o.replaced)),
+        ("rings lost with guesses on them", sum(|o| o.guesses_lost)),
         ("rows that were there at a takeover", sum(|o| o.spared)),
         ("answers ended by the model", ended(FinishReason::End)),
         ("answers ended by the limit", ended(FinishReason::Length)),
@@ -525,7 +500,9 @@ fn tokens_equal_those_of_one_machine() {
     // Where everything is retained, nobody computes twice what he has.
     let retained = outcomes
         .iter()
-        .filter(|o| o.acks == 0 && o.from_tokens == 0);
+        .filter(|o| o.acks == 0 && o.from_tokens == 0)
+        // A row that was sent in the place of a guess may have come to a stage, and counts for nothing until it has come back.
+        .filter(|o| o.guessed == 0 && o.guesses_lost == 0);
     assert_eq!(
         retained.map(|o| o.recomputed + o.announced).sum::<usize>(),
         0

@@ -33,10 +33,13 @@ impl Part {
         self.layers
     }
 
-    /// Whether the caches hold what those of the whole model hold first. A whole that is empty has nothing to compare with.
-    pub(crate) fn is_begun_as(&self, whole: &Self) -> bool {
+    /// Whether the first `rows` of the caches hold what those of the whole model hold. A whole that is empty has nothing to compare
+    /// with.
+    pub(crate) fn is_begun_as(&self, whole: &Self, rows: u32) -> bool {
         let of_whole = &whole.caches[(self.layers.first - whole.layers.first) as usize..];
-        let same = |(mine, all): (&Vec<u64>, &Vec<u64>)| all.is_empty() || all.starts_with(mine);
+        let same = |(mine, all): (&Vec<u64>, &Vec<u64>)| {
+            all.is_empty() || all.starts_with(&mine[..mine.len().min(rows as usize)])
+        };
         self.caches.iter().zip(of_whole).all(same)
     }
 
@@ -81,11 +84,20 @@ pub(crate) fn embed(tokens: &[i32]) -> Vec<u64> {
     tokens.iter().map(|&token| mix(7, token as u64)).collect()
 }
 
-/// Draws the token at `position` from the row before it.
-pub(crate) fn draw(row: u64, sampling: &Sampling, position: u32) -> Drawn {
+/// The token that a text of this habit has at `position`, most of the time: it says the same again after so many.
+pub(crate) fn habit_at(habit: u32, position: u32) -> i32 {
+    1 + (position % habit) as i32
+}
+
+/// Draws the token at `position` from the row before it; a text of a habit goes on as it does, with few exceptions.
+pub(crate) fn draw(row: u64, sampling: &Sampling, position: u32, habit: u32) -> Drawn {
     let logits = (0..VOCABULARY).map(|id| (mix(row, id) & 0xFF) as f32 / 50.0);
-    let token =
+    let drawn =
         sample(&logits.collect::<Vec<_>>(), sampling, position).expect("the logits are numbers");
+    let token = match habit > 0 && !mix(row, u64::MAX).is_multiple_of(12) {
+        true => habit_at(habit, position),
+        false => drawn,
+    };
     Drawn {
         token,
         position,

@@ -8,6 +8,7 @@
 
 mod coordinated;
 mod engine;
+mod request;
 mod rewinds;
 mod ring;
 mod rng;

@@ -149,6 +149,7 @@ impl Driver {
             chunk,
             stage: 0,
             kind,
+            guessed: 0,
         };
         self.ring.forward(0, HopBody::Rows(rows), payload);
         Ok(())

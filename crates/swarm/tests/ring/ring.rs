@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proto::host::Run;
 use proto::ids::{RingId, SessionId};
 use proto::model::LayerRange;
-use proto::ring::{HopBody, LinkBody, OpenSession};
+use proto::ring::{HopBody, LinkBody, OpenSession, Rows};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use swarm::spill::{Away, Spill};
@@ -97,6 +97,12 @@ pub(crate) struct Ring {
     held: Vec<u32>,
     /// How long they are now.
     lengths: Vec<u32>,
+    /// How many of their rows are not of guesses.
+    sure: Vec<u32>,
+    /// The same, of a frame that waits until it was said how to go on.
+    waiting: Vec<Option<u32>>,
+    /// Rows of guesses whose place others took.
+    pub(crate) replaced: usize,
     /// All layers, undisturbed.
     pub(crate) truth: Part,
     /// Who stands by for each stage, once it was fed.
@@ -159,6 +165,9 @@ impl Ring {
             dead: Vec::new(),
             held: Vec::new(),
             lengths: Vec::new(),
+            sure: Vec::new(),
+            waiting: Vec::new(),
+            replaced: 0,
             truth,
             shadows: Vec::new(),
             spared: 0,
@@ -177,6 +186,7 @@ impl Ring {
         self.dead = vec![false; stages];
         self.shadows = layers.iter().map(|_| None).collect();
         (self.held, self.lengths) = (vec![0; stages], vec![0; stages]);
+        (self.sure, self.waiting) = (vec![u32::MAX; stages], vec![None; stages]);
     }
 
     fn next_id(&mut self) -> RingId {
@@ -239,7 +249,7 @@ impl Ring {
             if let Some(shadow) = self.shadows[at].take().filter(|_| !self.rng.once_in(4)) {
                 (self.stages[at], self.parts[at]) = (shadow.stage, shadow.part);
                 let length = self.parts[at].length();
-                (self.held[at], self.lengths[at]) = (length, length);
+                (self.held[at], self.lengths[at], self.sure[at]) = (length, length, u32::MAX);
                 self.spared += length;
                 let moved = self.stages[at].move_to(id, at as u32 + 1, stages as u32);
                 moved.expect("there is such a stage");
@@ -248,7 +258,7 @@ impl Ring {
             let layers = self.parts[at].layers();
             self.stages[at] = stage(id, at, stages);
             self.parts[at] = Part::new(layers);
-            (self.held[at], self.lengths[at]) = (0, 0);
+            (self.held[at], self.lengths[at], self.sure[at]) = (0, 0, u32::MAX);
         }
         self.move_shadows(id);
         (id, zombies)
@@ -258,7 +268,7 @@ impl Ring {
     pub(crate) fn restart(&mut self, at: usize) -> Result<(), String> {
         let calls = std::mem::take(self.lane(Lane::Engine(at + 1)));
         self.parts[at] = Part::new(self.parts[at].layers());
-        (self.held[at], self.lengths[at]) = (0, 0);
+        (self.held[at], self.lengths[at], self.sure[at]) = (0, 0, u32::MAX);
         self.stage(at, Event::CachesLost)?;
         for packet in calls {
             if let Packet::Call(Call::Stage(compute)) = packet {
@@ -365,7 +375,7 @@ impl Ring {
         stage.handle(Event::Open(open), self.now_ms);
         self.stages[at] = stage;
         self.parts[at] = Part::new(layers);
-        (self.held[at], self.lengths[at]) = (0, 0);
+        (self.held[at], self.lengths[at], self.sure[at]) = (0, 0, u32::MAX);
     }
 
     pub(crate) fn is_open_everywhere(&self) -> bool {
@@ -398,18 +408,54 @@ impl Ring {
         Ok(Some(match packet {
             Packet::Hop(body, payload) if at + 1 == members => Arrival::Hop(body, payload),
             Packet::Hop(HopBody::Open(open), _) => self.stage(at, Event::Open(open))?,
-            Packet::Hop(HopBody::Rows(rows), payload) => {
-                self.stage(at, Event::Rows { rows, payload })?
-            }
+            Packet::Hop(HopBody::Rows(rows), payload) => self.rows(at, rows, payload)?,
             Packet::Link(body) if lane % 4 == 2 => Arrival::Link(at as u32, body),
             Packet::Link(LinkBody::Ack(ack)) => self.stage(at - 1, Event::Ack(ack))?,
-            Packet::Link(LinkBody::Epoch(epoch)) => self.stage(at - 1, Event::Epoch(epoch))?,
-            Packet::Link(LinkBody::Resume(resume)) => self.stage(at - 1, Event::Resume(resume))?,
+            Packet::Link(LinkBody::Epoch(epoch)) => {
+                self.waiting[at - 1] = None;
+                self.stage(at - 1, Event::Epoch(epoch))?
+            }
+            Packet::Link(LinkBody::Resume(resume)) => {
+                // From now on nothing may be there that is not sure, but for what waited for this.
+                self.sure[at - 1] = self.waiting[at - 1].take().unwrap_or(u32::MAX);
+                self.stage(at - 1, Event::Resume(resume))?
+            }
             Packet::Link(LinkBody::CloseSession(end)) => self.stage(at - 1, Event::Close(end))?,
             Packet::Link(other) => return Err(format!("to stage {at}: {other:?}")),
             Packet::Call(call) if at == 0 => Arrival::Call(call),
             Packet::Call(call) => self.compute(at - 1, call)?,
         }))
+    }
+
+    /// A frame comes to a stage.
+    fn rows(&mut self, at: usize, rows: Rows, payload: Bytes) -> Result<Arrival, String> {
+        let view = |ring: &Self| {
+            let view = ring.stages[at].view(SESSION);
+            view.map(|view| (view.length, view.accepted))
+        };
+        let (before, sure) = (view(self), self.sure[at]);
+        let then_sure = match rows.guessed {
+            0 => u32::MAX,
+            guessed => rows.position + rows.rows - guessed,
+        };
+        self.sure[at] = sure.min(then_sure);
+        let held = self.held[at];
+        self.held[at] = held.min(rows.position);
+        let arrival = self.stage(at, Event::Rows { rows, payload })?;
+        let after = view(self);
+        let replaced = before
+            .zip(after)
+            .map_or(0, |(long, short)| long.0.saturating_sub(short.0));
+        self.replaced += replaced as usize;
+        if replaced == 0 {
+            self.held[at] = held;
+        }
+        if before == after {
+            (self.sure[at], self.waiting[at]) = (sure, Some(then_sure));
+        } else {
+            self.sure[at] = then_sure;
+        }
+        Ok(arrival)
     }
 
     fn compute(&mut self, at: usize, call: Call) -> Result<Arrival, String> {
@@ -475,8 +521,11 @@ impl Ring {
         let known = self.held[at].min(view.length);
         self.recomputed += known.saturating_sub(self.lengths[at]) as usize;
         self.lengths[at] = view.length;
-        self.held[at] = self.held[at].max(view.length);
-        if self.sabotage == Sabotage::None && !self.parts[at].is_begun_as(&self.truth) {
+        // Guesses count for nothing.
+        self.held[at] = self.held[at].max(view.length.min(self.sure[at]));
+        // What lies behind is about to be cut.
+        let sure = self.sure[at].min(view.length);
+        if self.sabotage == Sabotage::None && !self.parts[at].is_begun_as(&self.truth, sure) {
             return Err(format!("stage {}: its cache holds other rows", at + 1));
         }
         let sane = view.retained_from <= view.length

@@ -95,7 +95,7 @@ impl Ring {
             };
             shadow.handle(event, now_ms)?;
         }
-        if !shadow.part.is_begun_as(&self.truth) {
+        if !shadow.part.is_begun_as(&self.truth, u32::MAX) {
             return Err(format!("the shadow of stage {} holds other rows", at + 1));
         }
         Ok(shadow.part.length())

@@ -1,6 +1,7 @@
 //! Steered sessions in a sealed engine-host, on the starter model: whole, and as head and tail of a ring.
 
 mod grammars;
+mod guesses;
 mod values;
 
 use crate::Test;
@@ -21,6 +22,8 @@ pub(crate) const TESTS: &[Test] = &[
         grammars::schemas,
     ),
     ("other_grammars_bind_too", grammars::grammars),
+    ("guesses_at_a_tail_change_no_token", guesses::equal),
+    ("guesses_that_cannot_be_are_refused", guesses::refusals),
     ("sessions_do_not_disturb_each_other", grammars::neighbours),
     ("steering_is_refused_with_words", values::refusals),
     ("a_session_is_steered_before_it_begins", values::order),
@@ -74,6 +77,7 @@ fn embeddings() {
             output: Output::Rows,
             scope: None,
             adapters: Vec::new(),
+            guesses: Vec::new(),
         };
         let (_, rows) = ring.run(head, &[]).unwrap().next().await.unwrap().unwrap();
         assert_eq!(ring.embed_rows(session, &rows).await.unwrap(), expected);
@@ -191,27 +195,55 @@ impl Question {
 
     /// The same from head and tail, as in a ring.
     pub(super) async fn ask_ring(&self, host: &Host) -> Result<Vec<Drawn>, EngineError> {
+        let reply = self.ask_ring_guessing(host, |_| Vec::new()).await;
+        reply.map(|(reply, _)| reply)
+    }
+
+    /// The same, with guesses at what follows a reply; also says how often the tail ran.
+    pub(super) async fn ask_ring_guessing(
+        &self,
+        host: &Host,
+        guess: impl Fn(&[Drawn]) -> Vec<i32>,
+    ) -> Result<(Vec<Drawn>, usize), EngineError> {
         let session = SessionId(rand::random());
         if let Some(steer) = self.steer.clone() {
             host.steer(Steer { session, ..steer }).await?;
         }
-        let prompt = self.prompt(host).await;
-        let mut head = self.run(session, Role::Head, 0, prompt, 1);
-        head.output = Output::Rows;
-        let (_, mut rows) = host.run(head, &[])?.next().await.unwrap()?;
-        let mut reply: Vec<Drawn> = Vec::new();
-        let mut position = 0;
+        let head = |position, tokens| {
+            let head = self.run(session, Role::Head, position, tokens, 1);
+            Run {
+                output: Output::Rows,
+                ..head
+            }
+        };
+        let prompt = head(0, self.prompt(host).await);
+        let (_, rows) = host.run(prompt, &[])?.next().await.unwrap()?;
+        let mut rows = rows.to_vec();
+        let (mut reply, mut runs): (Vec<Drawn>, _) = (Vec::new(), 0);
+        let (mut position, mut guesses) = (0, Vec::new());
         while (reply.len() as u32) < self.tokens && !rows.is_empty() {
-            let tail = self.run(session, Role::Tail, position, Vec::new(), 1);
-            let (answer, after) = host.run(tail, &rows)?.next().await.unwrap()?;
-            let Answer::Token(drawn) = answer else {
-                return Err(EngineError::OutOfTurn);
+            let mut tail = self.run(session, Role::Tail, position, Vec::new(), 1);
+            tail.guesses = std::mem::take(&mut guesses);
+            let mut answers = host.run(tail, &rows)?;
+            runs += 1;
+            while let Some(answer) = answers.next().await {
+                let (Answer::Token(drawn), after) = answer? else {
+                    return Err(EngineError::OutOfTurn);
+                };
+                (position, rows) = (drawn.position, after.to_vec());
+                reply.push(drawn);
+            }
+            guesses = match rows.is_empty() {
+                true => Vec::new(),
+                false => guess(&reply),
             };
-            (position, rows) = (drawn.position, after);
-            reply.push(drawn);
+            if !guesses.is_empty() {
+                let mut answers = host.run(head(position + 1, guesses.clone()), &[])?;
+                rows.extend_from_slice(&answers.next().await.unwrap()?.1);
+            }
         }
         host.drop_session(session);
-        Ok(reply)
+        Ok((reply, runs))
     }
 
     pub(super) fn run(
@@ -234,6 +266,7 @@ impl Question {
             }),
             scope: None,
             adapters: Vec::new(),
+            guesses: Vec::new(),
         }
     }
 }

@@ -89,10 +89,10 @@ fn sessions_learn_also_where_nothing_is_guessed() {
         "one of two was right"
     );
     for _ in 0..20 {
-        drafting.worth(&[5], &mut dear);
+        let _ = drafting.worth(&[5], &mut dear);
         drafting.learn(&[], &[7]);
     }
     assert!(drafting.chance < 0.1);
-    drafting.worth(&[], &mut dear);
+    let _ = drafting.worth(&[], &mut dear);
     drafting.learn(&[], &[7]);
 }

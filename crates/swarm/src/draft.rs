@@ -7,14 +7,14 @@
 //! How many tokens are guessed follows from two measurements. How often guesses are right is seen in every session, without
 //! any cost: also where nothing is guessed, what would have been is compared with what was drawn. What a step with
 //! guesses costs is the machine's and the model's: where memory is the limit, further rows are nearly free; where
-//! computing is, each costs as much as a step of its own, and guessing hardly ever pays.
+//! computing is, each costs as much as a step of its own, and guessing hardly ever pays. Over a ring a step is a lap of it,
+//! and where distance is the limit, further rows are nearly free again.
 
+use proto::host::GUESSES_MAX;
 use std::time::Duration;
 
 /// How many of the last tokens must have occurred before.
 const MATCH_TOKENS: usize = 3;
-/// The most tokens of one guess: a step of so many rows and one more costs at most a few steps of one row.
-pub(crate) const DRAFT_TOKENS_MAX: usize = 8;
 /// By how much guessing must be faster, as predicted.
 const GAIN_MIN: f64 = 1.05;
 /// Steps without guesses between two trials, while guessing does not pay.
@@ -31,7 +31,8 @@ const PLAIN_WEIGHT: f64 = 0.2;
 const COST_WEIGHT: f64 = 0.5;
 
 /// What followed the newest earlier occurrence of the last tokens: at most `most` tokens, none if there was no occurrence.
-pub(crate) fn look_up(text: &[i32], most: usize) -> &[i32] {
+#[must_use]
+pub fn look_up(text: &[i32], most: usize) -> &[i32] {
     let Some(start) = text.len().checked_sub(MATCH_TOKENS) else {
         return &[];
     };
@@ -48,7 +49,7 @@ pub(crate) fn look_up(text: &[i32], most: usize) -> &[i32] {
 
 /// How often the guesses of one session are right.
 #[derive(Debug, Clone)]
-pub(crate) struct Drafting {
+pub struct Drafting {
     /// The chance that a guess is right, when all before it are.
     chance: f64,
     /// What would have been guessed, had it been worth it.
@@ -66,14 +67,15 @@ impl Default for Drafting {
 
 impl Drafting {
     /// How many of these guesses are worth to be computed.
-    pub(crate) fn worth(&mut self, guesses: &[i32], costs: &mut Costs) -> usize {
+    #[must_use]
+    pub fn worth(&mut self, guesses: &[i32], costs: &mut Costs) -> usize {
         let count = costs.choose(self.chance, guesses.len());
         self.shadow = guesses.first().copied().filter(|_| count == 0);
         count
     }
 
     /// Learns from the tokens that were drawn in a step with these guesses.
-    pub(crate) fn learn(&mut self, guesses: &[i32], drawn: &[i32]) {
+    pub fn learn(&mut self, guesses: &[i32], drawn: &[i32]) {
         let shadow = self.shadow.take();
         let guesses = shadow.as_slice().iter().chain(guesses);
         for (guess, token) in guesses.zip(drawn) {
@@ -83,26 +85,26 @@ impl Drafting {
 }
 
 /// What steps with guesses cost here, as measured, whichever session they are of.
-#[derive(Debug, Default)]
-pub(crate) struct Costs {
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Costs {
     /// Seconds of a step without.
     plain_s: Option<f64>,
     /// A step with one guess, two and so on, in steps without.
-    drafted: [Option<f64>; DRAFT_TOKENS_MAX],
+    drafted: [Option<f64>; GUESSES_MAX],
     /// Steps without guesses until a trial.
     rest: u32,
 }
 
 impl Costs {
     /// Learns from a step that computed one row of one session, and so many guesses.
-    pub(crate) fn learn(&mut self, guesses: usize, took: Duration) {
+    pub fn learn(&mut self, guesses: usize, took: Duration) {
         let took = took.as_secs_f64();
         let (known, new, weight) = match (guesses, self.plain_s) {
             (0, _) => {
                 self.rest = self.rest.saturating_sub(1);
                 (&mut self.plain_s, took, PLAIN_WEIGHT)
             }
-            (guesses, Some(plain)) if guesses <= DRAFT_TOKENS_MAX && plain > 0.0 => {
+            (guesses, Some(plain)) if guesses <= GUESSES_MAX && plain > 0.0 => {
                 (&mut self.drafted[guesses - 1], took / plain, COST_WEIGHT)
             }
             _ => return,
@@ -115,7 +117,7 @@ impl Costs {
 
     /// How many of `most` guesses to compute, each right with this chance when all before it are.
     fn choose(&mut self, chance: f64, most: usize) -> usize {
-        let most = most.min(DRAFT_TOKENS_MAX);
+        let most = most.min(GUESSES_MAX);
         let (mut best, mut gain_best) = (0, GAIN_MIN);
         let (mut tokens, mut all_right) = (1.0, 1.0);
         let mut trial = 0;
