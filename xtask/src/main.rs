@@ -10,11 +10,13 @@
 //! callers of every kind ask for a long time and ends with status 1 when anything is left of them.
 
 mod bench;
+mod far;
 mod kills;
 mod planner;
 mod promises;
 mod rig;
 mod soak;
+mod speculation;
 mod tidy;
 mod token_time;
 
@@ -60,6 +62,14 @@ enum Command {
     ///
     /// Needs root, since it makes network namespaces. Ends with status 1 when replies end, differ, or pause for too long.
     Kills(kills::Options),
+    /// Ask over a far ring with guesses and without, and compare the answers and their pace; writes docs/speculation.md.
+    ///
+    /// Needs root, since it makes network namespaces. Ends with status 1 when answers differ, or guesses are not worth enough.
+    Speculation(speculation::Options),
+    /// Measure rings beside llama.cpp's RPC over distance, and take machines away from both; writes docs/far.md.
+    ///
+    /// Needs root, since it makes network namespaces. Ends with status 1 when rings are not as fast as they must be, or lose a reply.
+    Far(far::Options),
     /// Hold the planner against exhaustive search and against splitting by memory; writes docs/planner.md.
     Planner,
     /// Write PROMISES.md from docs/promises.toml and the results of the newest test run.
@@ -74,6 +84,8 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&repository(), &options).map(|()| ExitCode::SUCCESS),
         Command::Soak(options) => soak::run(&repository(), &options).map(verdict),
         Command::Kills(options) => kills::run(&repository(), &options).map(verdict),
+        Command::Speculation(options) => speculation::run(&repository(), &options).map(verdict),
+        Command::Far(options) => far::run(&repository(), &options).map(verdict),
         Command::Planner => planner::run(&repository()).map(verdict),
         Command::Promises(options) => promises::run(&repository(), &options).map(verdict),
         Command::TokenTime(options) => token_time::run(&repository(), &options).map(verdict),

@@ -20,11 +20,11 @@ pub(super) const WORKER: &str = "ggml-rpc-server";
 
 /// llama-server and its worker.
 #[derive(Debug)]
-pub(super) struct Rpc {
+pub(crate) struct Rpc {
     /// llama-server, which takes `--rpc`.
-    pub(super) program: PathBuf,
+    pub(crate) program: PathBuf,
     /// The worker.
-    pub(super) worker: PathBuf,
+    pub(crate) worker: PathBuf,
 }
 
 /// From the cache, or built; `plain` is where the default build is.

@@ -52,15 +52,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A llama-server that works.
 #[derive(Debug)]
-pub(super) struct LlamaServer {
+pub(crate) struct LlamaServer {
     /// The program.
     pub(super) program: PathBuf,
     /// What `--version` says.
-    pub(super) version: String,
+    pub(crate) version: String,
     /// The compilers' flags.
     pub(super) flags: &'static str,
     /// The same with workers, where they are needed.
-    pub(super) rpc: Option<Rpc>,
+    pub(crate) rpc: Option<Rpc>,
 }
 
 /// The peer, from the cache or built; also the one with workers if `rpc` is set.
@@ -68,7 +68,7 @@ pub(super) struct LlamaServer {
 /// # Errors
 ///
 /// When the package cannot be fetched or built, or the program does not run.
-pub(super) fn get(started: &Started, rpc: bool) -> Result<LlamaServer> {
+pub(crate) fn get(started: &Started, rpc: bool) -> Result<LlamaServer> {
     let home = cache_dir()?.join(format!("llama-server-{VERSION}"));
     if !home.join("llama-server").exists() {
         build(started, &home)?;

@@ -21,8 +21,8 @@
 
 mod agreement;
 mod engine;
-mod llama_rpc;
-mod llama_server;
+pub(crate) mod llama_rpc;
+pub(crate) mod llama_server;
 mod many;
 mod ours;
 mod overhead;

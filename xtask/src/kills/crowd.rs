@@ -19,8 +19,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use specimen::{Family, Shape, Weights};
 
-use super::heard::{Heard, hear};
 use super::page::{percent, quantile};
+use crate::rig::heard::{Heard, hear};
 use crate::rig::started::Started;
 use crate::rig::table::Table;
 use crate::rig::{http, say};
@@ -369,8 +369,8 @@ fn ring(node: &Node) -> Result<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::heard::tests::heard;
     use super::*;
+    use crate::rig::heard::tests::heard;
 
     #[test]
     fn all_must_end_as_they_would_have() {

@@ -208,7 +208,7 @@ that came back to the certainty that the stage is lost, as the coordinator tells
 
 #[cfg(test)]
 mod tests {
-    use super::super::heard::tests::heard;
+    use crate::rig::heard::tests::heard;
     use std::time::Instant;
 
     use super::*;

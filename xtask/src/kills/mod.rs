@@ -2,13 +2,12 @@
 //!
 //! Every kill is drawn from a seed of its own ([`draw`]): which ring, whose node, when, under which question. Kills are taken in the order
 //! of their rings, so that nodes stay between them ([`nodes`]) and only who was killed starts again. A node beside the ring, with
-//! the whole model, says what the undisturbed reply is ([`heard`]). What came of a kill is a line of a file ([`record`]); a campaign that
+//! the whole model, says what the undisturbed reply is ([`crate::rig::heard`]). What came of a kill is a line of a file ([`record`]); a campaign that
 //! was interrupted goes on where it was. [`page`] turns the lines into a page with a verdict. With `--crowd` many replies are
 //! asked for at once ([`crowd`]); with `--losses` stages are lost in other ways ([`losses`]).
 
 mod crowd;
 mod draw;
-mod heard;
 mod losses;
 mod nodes;
 mod page;
@@ -23,10 +22,10 @@ use clap::builder::RangedU64ValueParser;
 
 use self::crowd::Crowd;
 use self::draw::{Kill, Kind, Question, Shape};
-use self::heard::Heard;
 use self::nodes::{Alone, Nodes, When};
 use self::page::Figures;
 use self::record::Record;
+use crate::rig::heard::Heard;
 use crate::rig::machine::Machine;
 use crate::rig::started::Started;
 use crate::rig::{product, say};

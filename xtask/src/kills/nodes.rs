@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::draw::{Kill, Question, Shape};
-use super::heard::{Heard, hear};
+use crate::rig::heard::{Heard, hear};
 use crate::rig::http;
 use crate::rig::say;
 use crate::rig::started::Started;

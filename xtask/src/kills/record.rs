@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::draw::{Kill, Kind, Shape};
-use super::heard::Heard;
 use super::nodes::Struck;
+use crate::rig::heard::Heard;
 
 /// A ring's loss as its coordinator tells it; what it does not tell is `None`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -224,8 +224,8 @@ pub(super) fn append(path: &Path, record: &Record) -> Result<()> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::draw;
-    use super::super::heard::tests::heard;
     use super::*;
+    use crate::rig::heard::tests::heard;
 
     const FIRST: Duration = Duration::from_millis(10);
 

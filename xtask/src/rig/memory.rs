@@ -37,7 +37,7 @@ pub(crate) fn of_tree(root: i32) -> Result<Memory> {
 }
 
 /// The memory of one process; `None` once it has none any more, since it ends.
-fn of(pid: i32) -> Result<Option<Memory>> {
+pub(crate) fn of(pid: i32) -> Result<Option<Memory>> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,

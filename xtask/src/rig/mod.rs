@@ -2,12 +2,14 @@
 //!
 //! [`product`] finds the binary and the model. [`process`] starts a server with a log and a data directory of its
 //! own; [`started`] knows every process and ends each by its own number, whether the run succeeds, fails or is
-//! interrupted. [`http`] and [`events`] are the client, [`ask`](mod@ask) asks with a clock beside it, [`tree`] and
+//! interrupted. [`http`] and [`events`] are the client, [`ask`](mod@ask) asks with a clock beside it, [`heard`] keeps
+//! every token of an answer, [`tree`] and
 //! [`memory`] read what the system says of processes. [`machine`], [`stats`] and [`table`] are for pages of figures.
 //! Nothing here knows what is measured.
 
 pub(crate) mod ask;
 pub(crate) mod events;
+pub(crate) mod heard;
 pub(crate) mod http;
 pub(crate) mod machine;
 pub(crate) mod memory;

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::rig::events::{Event, Events};
-use crate::rig::http;
+use super::events::{Event, Events};
+use super::http;
 
 /// The route that is asked.
 const PATH: &str = "/v1/chat/completions";
 
 /// One token.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Token {
+pub(crate) struct Token {
     /// Its bytes.
     bytes: Vec<u8>,
     /// The logarithm of its probability, of which the last bit counts.
@@ -23,17 +23,17 @@ pub(super) struct Token {
 
 /// A reply, or what came of it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Heard {
+pub(crate) struct Heard {
     /// When it was asked for.
-    pub(super) asked: Instant,
+    pub(crate) asked: Instant,
     /// Its tokens, and when each came.
-    pub(super) tokens: Vec<(Token, Instant)>,
+    pub(crate) tokens: Vec<(Token, Instant)>,
     /// Its text, as it came beside the tokens.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// `stop` or `length`; empty if it has no end.
-    pub(super) finish: String,
+    pub(crate) finish: String,
     /// The error that took the place of the rest.
-    pub(super) error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 /// Asks, and reads to the end; `at` is told of the number of tokens after each event that brings some.
@@ -41,7 +41,7 @@ pub(super) struct Heard {
 /// # Errors
 ///
 /// When the server cannot be reached, or speaks no HTTP or no JSON. What the server itself calls an error is heard.
-pub(super) fn hear(addr: SocketAddr, body: &Value, mut at: impl FnMut(usize)) -> Result<Heard> {
+pub(crate) fn hear(addr: SocketAddr, body: &Value, mut at: impl FnMut(usize)) -> Result<Heard> {
     let mut heard = Heard {
         asked: Instant::now(),
         tokens: Vec::new(),
@@ -96,12 +96,12 @@ impl Heard {
     }
 
     /// Whether it came to its end without an error.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.error.is_none() && !self.finish.is_empty()
     }
 
     /// The longest time without a token from `at` on; `None` where none came any more.
-    pub(super) fn pause(&self, at: Instant) -> Option<Duration> {
+    pub(crate) fn pause(&self, at: Instant) -> Option<Duration> {
         let later = self.tokens.iter().map(|(_, time)| *time);
         let mut before = at;
         let later = later.filter(|time| *time > at);
@@ -112,7 +112,7 @@ impl Heard {
 
     /// How this differs from `expected`, an undisturbed reply to the same question, of which it may be the beginning;
     /// `None` when every byte and every probability is the same and the text is what the bytes say.
-    pub(super) fn differs(&self, expected: &Self, tokens_max: u32) -> Option<String> {
+    pub(crate) fn differs(&self, expected: &Self, tokens_max: u32) -> Option<String> {
         let length = expected.tokens.len().min(tokens_max as usize);
         let pairs = self.tokens.iter().zip(&expected.tokens);
         if let Some(at) = pairs.clone().position(|(is, due)| is.0 != due.0) {
@@ -155,11 +155,11 @@ fn token(score: &Value) -> Result<Token> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A reply of these tokens, one every 10 ms.
-    pub(in crate::kills) fn heard(tokens: &[&str]) -> Heard {
+    pub(crate) fn heard(tokens: &[&str]) -> Heard {
         let asked = Instant::now();
         let mut heard = Heard {
             asked,
