@@ -239,10 +239,10 @@ impl Engine {
             .min(room as usize);
         let mut text = self.parts.tokens(session).to_vec();
         text.extend(&pending.run.tokens);
-        let guesses = look_up(&text, most);
+        let guess = look_up(&text, most);
         let drafting = self.drafting.entry(session).or_default();
-        let worth = drafting.worth(guesses, &mut self.draft_costs);
-        pending.run.tokens.extend(&guesses[..worth]);
+        let worth = drafting.worth(&guess, &mut self.draft_costs);
+        pending.run.tokens.extend(&guess.tokens[..worth]);
     }
 
     /// Computes the next rows of every run of a step.

@@ -13,16 +13,19 @@
 use proto::host::GUESSES_MAX;
 use std::time::Duration;
 
-/// How many of the last tokens must have occurred before.
+/// How many of the last tokens must have occurred before, at least.
 const MATCH_TOKENS: usize = 3;
+/// Of more than these it is not asked whether they occurred before.
+const MATCH_TOKENS_MAX: usize = 16;
 /// By how much guessing must be faster, as predicted.
 const GAIN_MIN: f64 = 1.05;
 /// Steps without guesses between two trials, while guessing does not pay.
 const TRIAL_EVERY: u32 = 256;
 /// How sure the guesses of a trial are to be right, all of them.
 const TRIAL_CHANCE: f64 = 0.5;
-/// What is thought of a session's guesses before any is seen.
-const CHANCE_FIRST: f64 = 0.3;
+/// What is thought of a session's guesses before any is seen: by how many tokens before them were the same, from
+/// [`MATCH_TOKENS`], 5 and 9 on. What has been the same for long goes on to be.
+const CHANCES_FIRST: [f64; 3] = [0.3, 0.5, 0.7];
 /// By how much one guess changes what is known of a session's.
 const CHANCE_WEIGHT: f64 = 0.2;
 /// By how much one step without guesses changes what such steps are known to take.
@@ -30,28 +33,44 @@ const PLAIN_WEIGHT: f64 = 0.2;
 /// By how much one step with guesses changes its known cost. Trials are rare, and what they find is not to wait for the next.
 const COST_WEIGHT: f64 = 0.5;
 
-/// What followed the newest earlier occurrence of the last tokens: at most `most` tokens, none if there was no occurrence.
+/// What is likely to follow a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guess<'a> {
+    /// The next tokens; none where nothing is likely.
+    pub tokens: &'a [i32],
+    /// How many tokens were the same where these followed.
+    matched: usize,
+}
+
+/// What followed where the last tokens occurred before, at most `most` tokens: of all such places the one where most were the
+/// same, and of those the newest.
 #[must_use]
-pub fn look_up(text: &[i32], most: usize) -> &[i32] {
-    let Some(start) = text.len().checked_sub(MATCH_TOKENS) else {
-        return &[];
-    };
-    let last = &text[start..];
-    let earlier = text[..text.len() - 1].windows(MATCH_TOKENS);
-    match earlier.rev().position(|window| window == last) {
-        Some(back) => {
-            let behind = text.len() - 1 - back;
-            &text[behind..text.len().min(behind + most)]
+pub fn look_up(text: &[i32], most: usize) -> Guess<'_> {
+    let (mut matched, mut behind) = (MATCH_TOKENS - 1, text.len());
+    for end in (MATCH_TOKENS..text.len()).rev() {
+        let pairs = text[..end].iter().rev().zip(text.iter().rev());
+        let same = pairs.take(MATCH_TOKENS_MAX).take_while(|(a, b)| a == b);
+        let same = same.count();
+        if same > matched {
+            (matched, behind) = (same, end);
         }
-        None => &[],
+        if matched == MATCH_TOKENS_MAX {
+            break;
+        }
+    }
+    Guess {
+        tokens: &text[behind..text.len().min(behind + most)],
+        matched,
     }
 }
 
 /// How often the guesses of one session are right.
 #[derive(Debug, Clone)]
 pub struct Drafting {
-    /// The chance that a guess is right, when all before it are.
-    chance: f64,
+    /// The chance that a guess is right, when all before it are, by how many tokens were the same.
+    chances: [f64; CHANCES_FIRST.len()],
+    /// How many were, before the newest guesses.
+    matched: usize,
     /// What would have been guessed, had it been worth it.
     shadow: Option<i32>,
 }
@@ -59,18 +78,30 @@ pub struct Drafting {
 impl Default for Drafting {
     fn default() -> Self {
         Self {
-            chance: CHANCE_FIRST,
+            chances: CHANCES_FIRST,
+            matched: 0,
             shadow: None,
         }
+    }
+}
+
+/// The place in [`CHANCES_FIRST`].
+fn class(matched: usize) -> usize {
+    match matched {
+        0..5 => 0,
+        5..9 => 1,
+        _ => 2,
     }
 }
 
 impl Drafting {
     /// How many of these guesses are worth to be computed.
     #[must_use]
-    pub fn worth(&mut self, guesses: &[i32], costs: &mut Costs) -> usize {
-        let count = costs.choose(self.chance, guesses.len());
-        self.shadow = guesses.first().copied().filter(|_| count == 0);
+    pub fn worth(&mut self, guess: &Guess<'_>, costs: &mut Costs) -> usize {
+        self.matched = guess.matched;
+        let chance = |at: usize| self.chances[class(guess.matched + at)];
+        let count = costs.choose(chance, guess.tokens.len());
+        self.shadow = guess.tokens.first().copied().filter(|_| count == 0);
         count
     }
 
@@ -78,8 +109,9 @@ impl Drafting {
     pub fn learn(&mut self, guesses: &[i32], drawn: &[i32]) {
         let shadow = self.shadow.take();
         let guesses = shadow.as_slice().iter().chain(guesses);
-        for (guess, token) in guesses.zip(drawn) {
-            blend(&mut self.chance, f64::from(guess == token), CHANCE_WEIGHT);
+        for (at, (guess, token)) in guesses.zip(drawn).enumerate() {
+            let known = &mut self.chances[class(self.matched + at)];
+            blend(known, f64::from(guess == token), CHANCE_WEIGHT);
         }
     }
 }
@@ -115,14 +147,14 @@ impl Costs {
         }
     }
 
-    /// How many of `most` guesses to compute, each right with this chance when all before it are.
-    fn choose(&mut self, chance: f64, most: usize) -> usize {
+    /// How many of `most` guesses to compute, of which each is right with its chance when all before it are.
+    fn choose(&mut self, chance: impl Fn(usize) -> f64, most: usize) -> usize {
         let most = most.min(GUESSES_MAX);
         let (mut best, mut gain_best) = (0, GAIN_MIN);
         let (mut tokens, mut all_right) = (1.0, 1.0);
         let mut trial = 0;
         for guesses in 1..=most {
-            all_right *= chance;
+            all_right *= chance(guesses - 1);
             tokens += all_right;
             if all_right >= TRIAL_CHANCE {
                 trial = guesses;

@@ -1,6 +1,7 @@
 //! Faults of machines and processes: each is shown to strike, and to end.
 
 use std::io::{ErrorKind, Write};
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use lab::{Machine, Process, Shape, wait};
@@ -123,6 +124,36 @@ fn a_failed_disk_answers_nothing_and_its_replacement_has_what_was_synchronised()
     disk.replace().unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"kept");
     std::fs::write(disk.path().join("new"), b"new").unwrap();
+}
+
+#[test]
+fn a_machine_with_another_address_is_there_and_nowhere_else() {
+    let Some(mut world) = world(7) else { return };
+    let [a, b] = world.machines(["a", "b"]).unwrap();
+    let (from, to) = (
+        a.inside(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap(),
+        b.inside(|| UdpSocket::bind("0.0.0.0:77")).unwrap().unwrap(),
+    );
+    to.set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    let arrives = |addr| {
+        from.send_to(b"x", (addr, 77)).unwrap();
+        to.recv_from(&mut [0; 9]).is_ok()
+    };
+    let old = b.addr();
+    assert!(arrives(old));
+    let new = world.readdress(&b).unwrap();
+    assert!(new == b.addr() && new != old);
+    assert!(arrives(new) && !arrives(old));
+    // And back.
+    let (_, a_seen) = {
+        from.send_to(b"x", (new, 77)).unwrap();
+        to.recv_from(&mut [0; 9]).unwrap()
+    };
+    to.send_to(b"y", a_seen).unwrap();
+    from.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let (_, b_seen) = from.recv_from(&mut [0; 9]).unwrap();
+    assert_eq!(b_seen.ip(), std::net::IpAddr::from(new));
 }
 
 #[test]

@@ -70,9 +70,9 @@ impl Session {
         let Guesses {
             drafting, costs, ..
         } = &mut self.guesses;
-        let guesses = look_up(&self.tokens, most as usize);
-        let worth = drafting.worth(guesses, costs);
-        self.guesses.tokens = guesses[..worth].to_vec();
+        let guess = look_up(&self.tokens, most as usize);
+        let worth = drafting.worth(&guess, costs);
+        self.guesses.tokens = guess.tokens[..worth].to_vec();
     }
 
     /// Takes in what was drawn behind the rows of `span` and the guesses in it.
