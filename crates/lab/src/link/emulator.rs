@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -62,7 +63,14 @@ struct Board {
 #[derive(Clone)]
 struct Port {
     device: Arc<SyncDevice>,
-    addr: Ipv4Addr,
+    /// The address, as a number: the links' thread has copies of ports.
+    addr: Arc<AtomicU32>,
+}
+
+impl Port {
+    fn addr(&self) -> Ipv4Addr {
+        self.addr.load(Ordering::Acquire).into()
+    }
 }
 
 /// A packet on its way.
@@ -77,7 +85,7 @@ type Flying = BTreeMap<(Duration, u64), Packet>;
 
 impl fmt::Debug for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Port({})", self.addr)
+        write!(f, "Port({})", self.addr())
     }
 }
 
@@ -131,6 +139,7 @@ impl Emulator {
     pub(crate) fn attach(&self, device: SyncDevice, addr: Ipv4Addr) -> Result<usize> {
         let mut board = self.shared.board();
         let device = Arc::new(device);
+        let addr = Arc::new(AtomicU32::new(addr.into()));
         board.ports.push(Port { device, addr });
         self.shared
             .bell
@@ -141,7 +150,8 @@ impl Emulator {
 
     /// From now on an interface has another address.
     pub(crate) fn readdress(&self, port: usize, addr: Ipv4Addr) {
-        self.shared.board().ports[port].addr = addr;
+        let board = self.shared.board();
+        board.ports[port].addr.store(addr.into(), Ordering::Release);
     }
 
     /// Looks at the way from one interface to another, or changes it.
@@ -267,7 +277,7 @@ fn receivers(ports: &[Port], from: usize, packet: &[u8]) -> Vec<usize> {
     let is_for_all = to.is_multicast() || to.octets()[3] == u8::MAX;
     let others = ports.iter().enumerate().filter(|(at, _)| *at != from);
     others
-        .filter(|(_, port)| is_for_all || port.addr == to)
+        .filter(|(_, port)| is_for_all || port.addr() == to)
         .map(|(at, _)| at)
         .collect()
 }
