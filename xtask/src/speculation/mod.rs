@@ -30,7 +30,7 @@ const RTT_MS: u32 = 50;
 /// Remote stages.
 const SPLIT: u32 = 2;
 /// Tokens of an answer at most.
-const TOKENS: u32 = 40;
+const TOKENS: u32 = 32;
 /// Tokens of an answer whose pace is compared: of a shorter one, the first few would decide.
 const TOKENS_MIN: usize = 16;
 /// Positions of a context.
