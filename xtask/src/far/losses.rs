@@ -19,8 +19,8 @@ pub(super) const SPLIT: u32 = 2;
 /// Tokens of the reply, and those that have come when the machine is taken.
 pub(super) const TOKENS: u32 = 64;
 pub(super) const AFTER: usize = 24;
-/// Who has said nothing for so long, says nothing any more.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// A reply that has not ended by then is lost: undisturbed it takes far less.
+const REPLY_MAX: Duration = Duration::from_secs(60);
 /// How often we look.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -83,9 +83,8 @@ fn lose(ring: &mut Ring, loss: Loss) -> Result<Outcome> {
         // A client of the peer would wait for ever: whoever answers nothing any more is ended.
         let watch = || {
             let begun = Instant::now();
-            let limit = SILENCE_MAX * 2;
             while !ended.load(Ordering::Acquire) {
-                if begun.elapsed() > limit {
+                if begun.elapsed() > REPLY_MAX {
                     let _ = kill(Pid::from_raw(first), Signal::SIGKILL);
                     return;
                 }

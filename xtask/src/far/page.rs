@@ -133,7 +133,7 @@ fn about_losses() -> String {
     format!(
         "Over {} ms there and back, {} remote stages or workers, and a machine more that a ring of ours may use. All processes on one machine with \
          layers get SIGKILL or SIGSTOP, or its server gets SIGTERM, when {} tokens of a reply have come. A reply is whole when every token's bytes and \
-         probability are those of the same reply before, undisturbed; one that says nothing for half a minute is lost.\n",
+         probability are those of the same reply before, undisturbed; one that has not ended a minute after it was asked for is lost.\n",
         losses::RTT_MS,
         losses::SPLIT,
         losses::AFTER

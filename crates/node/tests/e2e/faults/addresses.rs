@@ -1,7 +1,7 @@
 //! Row 23: a machine gets another address in the middle of an answer.
 
 use super::{Ring, linked, on, world};
-use crate::support::http::{Event, greedy};
+use crate::support::http::greedy;
 use node::status::Status;
 use proto::ids::NodeId;
 
@@ -25,14 +25,7 @@ fn a_stage_that_moves_to_another_address_ends_no_answer_and_comes_back() {
         let mut text = stream.texts(BEFORE).await;
         let after = world.readdress(moved).unwrap();
         assert_ne!(after, before);
-        loop {
-            match stream.next().await {
-                Some(Event::Text(more)) => text += &more,
-                Some(Event::Finish(_) | Event::Usage(_)) => {}
-                Some(Event::Done) => break,
-                other => panic!("{other:?}"),
-            }
-        }
+        text += &stream.answer().await.unwrap().text;
         assert_eq!(text, expected.text);
         // The same members, one of them at its new address.
         for node in &ring.nodes {

@@ -1,7 +1,7 @@
 //! Guessing ahead over a far ring changes no answer, also when a stage is lost with guesses on their way.
 
 use super::{Ring, member, on, world};
-use crate::support::http::{Event, question, with};
+use crate::support::http::{question, with};
 use crate::support::models::slow;
 use crate::support::processes::{lives, signal};
 use lab::Machine;
@@ -57,14 +57,7 @@ fn guesses_change_no_answer_and_are_lost_with_their_ring() {
         let mut stream = ring.a().client().open(questions[0].clone()).await.unwrap();
         let mut text = stream.texts(BEFORE).await;
         signal(ring.nodes[first].pid, Signal::SIGKILL);
-        loop {
-            match stream.next().await {
-                Some(Event::Text(more)) => text += &more,
-                Some(Event::Finish(_) | Event::Usage(_)) => {}
-                Some(Event::Done) => break,
-                other => panic!("{other:?}"),
-            }
-        }
+        text += &stream.answer().await.unwrap().text;
         assert_eq!(text, expected[0].text);
         assert!(!lives(ring.nodes[first].pid));
         assert_ne!(ring.id(), before, "no ring was lost");
